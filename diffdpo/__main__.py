@@ -1,0 +1,5 @@
+"""`python -m diffdpo`."""
+
+from diffdpo.cli import main
+
+main()

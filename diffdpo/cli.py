@@ -1,0 +1,86 @@
+"""The front door: parses, hands over to a command, prints what it returns. Computes nothing, imports nothing heavy.
+
+Exit status: 0 done, 2 wrong use or bad input (one line on stderr), 1 anything else, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from diffdpo import __version__
+from diffdpo.errors import UserError
+from scorers.errors import ScorerError
+
+COMMANDS = ("demo", "label", "train", "generate", "score", "bench", "compare", "report", "export")
+"""Each is a module of `diffdpo.commands` with HELP, add_arguments(parser), run(args) -> result and show(result)."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit status."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command line and return its exit status."""
+    args = _parser(argv).parse_args(argv)
+    command = importlib.import_module(f"diffdpo.commands.{args.command}")
+    _quieten_libraries()
+    try:
+        result: dict[str, Any] = command.run(args)
+    except (UserError, ScorerError) as error:
+        return _complain(str(error))
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; start the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("DIFFDPO_TRACEBACK", "1") != "0":
+            traceback.print_exc()
+        print(f"diffdpo: unexpected error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        command.show(result)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, like every other error."""
+
+    def error(self, message: str) -> Any:
+        self.exit(_complain(f"{message}; see {self.prog} --help"))
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(prog="diffdpo", description="Preference tuning for image and text models.")
+    parser.add_argument("--version", action="version", version=f"diffdpo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = importlib.import_module(f"diffdpo.commands.{name}")
+        sub = commands.add_parser(name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + ".")
+        module.add_arguments(sub)
+        sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+def _complain(message: str) -> int:
+    print(f"diffdpo: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _quieten_libraries() -> None:
+    """Warnings and progress bars of the libraries would bury our own lines; their settings are respected if made."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")

@@ -1,0 +1,107 @@
+"""`diffdpo generate`: one image per prompt, into a folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffdpo.labeling.generate import ModelImages
+
+HELP = "make one image per prompt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `generate` and `label` share: the model, the prompts, how images are drawn and where they go."""
+    parser.add_argument(
+        "--model", required=True, help="a diffusers folder, a hub name, or `shapes`, the built-in one"
+    )
+    parser.add_argument("--lora", metavar="PATH", help="a LoRA folder or file for the model")
+    parser.add_argument(
+        "--prompts",
+        required=True,
+        metavar="FILE",
+        help=".txt with one per line, .json, .jsonl, .csv, .tsv or .parquet",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make, or to go on with")
+    parser.add_argument("--steps", type=int, default=50, metavar="K", help="denoising steps (default: 50)")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=7.5,
+        metavar="G",
+        help="classifier-free guidance scale (default: 7.5)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all images (default: 0)")
+    parser.add_argument(
+        "--size", type=int, metavar="PX", help="edge of the square images (default: the model's own)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="B", help="images at a time (default: 8)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if there is one)"
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="fp32, bf16, fp16 of the model (default: fp16 on a CUDA GPU, else fp32)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, start nothing, write nothing"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from diffdpo.data.prompts import read_prompts
+    from diffdpo.labeling.folders import check_claimable
+    from diffdpo.labeling.generate import generate_folder
+
+    prompts = read_prompts(args.prompts, keep_duplicates=True)
+    source = make_source(args)
+    if args.dry_run:
+        state = check_claimable(Path(args.out), "generate")
+        return {
+            "dry_run": True,
+            "out": args.out,
+            "images": len(prompts),
+            "state": state,
+            "model": source.where(),
+        }
+    return generate_folder(prompts, args.out, source, args.seed, inputs=[args.prompts])
+
+
+def show(result: dict[str, Any]) -> None:
+    if result.get("dry_run"):
+        print(f"would make {result['images']} images in {result['out']} ({result['state']})")
+        print(f"model: {result['model']}")
+    else:
+        print(f"{result['images']} images in {result['out']}")
+
+
+def make_source(args: argparse.Namespace) -> ModelImages:
+    """The images that the arguments ask for. Nothing is opened yet.
+
+    Raises:
+        UserError: no such model or LoRA, no such device, or settings that make no sense.
+    """
+    from diffdpo.devices import pick_device, pick_dtype
+    from diffdpo.labeling.generate import ModelImages
+    from diffdpo.models.sampling import Sampling
+
+    path = args.model
+    if path == "shapes":
+        from diffdpo.shapes.weights import resolve_model
+
+        path = resolve_model(path)
+    sampling = Sampling(args.steps, args.guidance, args.size, args.batch_size)
+    device = pick_device(args.device)
+    dtype = pick_dtype(args.precision, device)
+    source = ModelImages(args.model, sampling, lora=args.lora, path=path, device=device, dtype=dtype)
+    source.where()
+    return source

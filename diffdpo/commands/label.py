@@ -1,0 +1,99 @@
+"""`diffdpo label`: prompts to a triplet store, by a model and scorers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffdpo.commands.generate import add_source_arguments, make_source
+
+if TYPE_CHECKING:
+    from diffdpo.labeling.stages import Labeling
+
+HELP = "make preference pairs: candidates per prompt, scored and paired"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--scorer",
+        action="append",
+        required=True,
+        metavar="S",
+        help="NAME, or NAME=PATH for local weights; give it again for more scorers",
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=4, metavar="N", help="images per prompt (default: 4)"
+    )
+    parser.add_argument("--pairs", default="best-worst", help="best-worst (default) or all two of a prompt")
+    parser.add_argument(
+        "--min-margin",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="leave out closer pairs (default: 0, keep all)",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=int,
+        default=64,
+        metavar="P",
+        help="prompts per file and per restart point (default: 64)",
+    )
+    parser.add_argument("--keep-images", action="store_true", help="keep every candidate below DIR/images")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from diffdpo.data.prompts import read_prompts
+    from diffdpo.labeling.score import load_scorers
+    from diffdpo.labeling.stages import Labeling, label
+
+    how = Labeling(
+        candidates=args.candidates,
+        seed=args.seed,
+        pairs=args.pairs,
+        min_margin=args.min_margin,
+        shard_size=args.shard_size,
+        keep_images=args.keep_images,
+    )
+    prompts = read_prompts(args.prompts)
+    source = make_source(args)
+    if args.dry_run:
+        return _plan(args, len(prompts), how, source.where())
+    judges = load_scorers(args.scorer, source.device)
+    results = label(prompts, args.out, source, judges, how, inputs=[args.prompts])
+    return {"out": args.out, **results}
+
+
+def show(result: dict[str, Any]) -> None:
+    if result.get("dry_run"):
+        print(f"would make {result['images']} images and at most {result['pairs_at_most']} pairs")
+        print(f"in {result['shards']} shards in {result['out']} ({result['state']})")
+        print(f"model: {result['model']}; scorers: {', '.join(result['scorers'])}")
+        return
+    pairs = f"{result['pairs']} pairs ({result['ties']} ties)"
+    print(f"{pairs} of {result['prompts']} prompts in {result['out']}")
+    if result["prompts_without_pair"]:
+        print(f"{result['prompts_without_pair']} prompts gave no pair: their margins are below --min-margin")
+    print(f"mean margin {result['mean_margin']:.4g}")
+    for name, mean in result["mean_scores"].items():
+        print(f"mean {name} of {result['images']} images: {mean:.4g}")
+
+
+def _plan(args: argparse.Namespace, n_prompts: int, how: Labeling, model: str) -> dict[str, Any]:
+    from diffdpo.labeling.folders import check_claimable
+    from diffdpo.labeling.score import parse_names
+
+    per_prompt = 1 if how.pairs == "best-worst" else how.candidates * (how.candidates - 1) // 2
+    return {
+        "dry_run": True,
+        "out": args.out,
+        "state": check_claimable(Path(args.out), "label"),
+        "prompts": n_prompts,
+        "images": n_prompts * how.candidates,
+        "pairs_at_most": n_prompts * per_prompt,
+        "shards": -(-n_prompts // how.shard_size),
+        "model": model,
+        "scorers": list(parse_names(args.scorer)),
+    }

@@ -1,0 +1,54 @@
+"""`diffdpo report`: two benchmark runs, and the training between them, as one page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+HELP = "write report.html and report.json on two benchmark runs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from diffdpo.commands.compare import add_run_arguments
+
+    add_run_arguments(parser)
+    parser.add_argument("--training", metavar="RUN", help="folder of the training run, for its curves")
+    parser.add_argument("--out", metavar="DIR", help="where the report goes (default: RUN_B/report)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from diffdpo.benchmarks.compare import compare
+    from diffdpo.benchmarks.curves import read_charts
+    from diffdpo.benchmarks.pairing import check_labelers, check_same
+    from diffdpo.benchmarks.report import JSON, write_report
+    from diffdpo.benchmarks.results import read_run
+    from diffdpo.benchmarks.words import headline, judge_sentence
+
+    a, b = read_run(args.run_a), read_run(args.run_b)
+    out = Path(args.run_b) / "report" if args.out is None else Path(args.out)
+    if args.dry_run:
+        check_same(a, b)
+        check_labelers(args.labeled_by, a, b)
+        if args.training is not None:
+            read_charts(args.training)
+        return {"dry_run": True, "prompts": len(a.rows), "out": str(out)}
+    found = compare(a, b, labeled_by=args.labeled_by)
+    page = write_report(out, found, a, b, args.training)
+    first, backing = headline(found)
+    return {
+        "report": str(page),
+        "numbers": str(page.with_name(JSON)),
+        "headline": [f"{first}.", backing, judge_sentence(found)],
+        "warnings": list(found.warnings),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    if result.get("dry_run"):
+        print(f"would report on {result['prompts']} prompts in {result['out']}")
+        return
+    print("\n".join(sentence for sentence in result["headline"] if sentence))
+    for warning in result["warnings"]:
+        print(f"note: {warning}")
+    print(f"report: {result['report']}")

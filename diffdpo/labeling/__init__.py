@@ -1,0 +1,1 @@
+"""Making triplets: prompts -> images -> scores -> pairs -> a triplet store. Knows nothing of training."""

@@ -1,0 +1,212 @@
+"""Prompts to seeded images: where they come from, how they are told apart, and a folder of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+
+from diffdpo.data.prompts import Prompt
+from diffdpo.errors import UserError
+from diffdpo.labeling.folders import claimed
+from diffdpo.progress import progress
+from diffdpo.runs import content_hash, write_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from diffdpo.models.sampling import Sampling
+
+_PNG_LEVEL = 1
+"""Of zlib. Higher ones cost a GPU's time for a tenth of the space."""
+
+
+class ImageSource(Protocol):
+    """Whatever makes images of prompts."""
+
+    name: str
+    """What the store's `model_0` and `model_1` say."""
+    batch_size: int
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that decides an image beside prompt and seed, in JSON values."""
+        ...
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """An image for each (prompt, seed)."""
+        ...
+
+
+class ModelImages:
+    """Images from a diffusers model. It is opened with the first image: a finished folder costs nothing."""
+
+    def __init__(
+        self,
+        model: str,
+        sampling: Sampling,
+        *,
+        lora: str | None = None,
+        path: str | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """`model`: a folder or hub name. `path`: where it really is, when `model` is a short name for it."""
+        self._model, self._lora = path or model, lora
+        self._sampling, self._dtype, self.device = sampling, dtype, device
+        self.batch_size = sampling.batch_size
+        self.name = " + ".join(_short(part) for part in (model, lora) if part)
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Reads a local model whole, once, to hash it."""
+        return {
+            "model": {"name": self.name, **identity(self._model, "model_index.json")},
+            "lora": identity(self._lora, "pytorch_lora_weights.safetensors") if self._lora else None,
+            "steps": self._sampling.steps,
+            "guidance": self._sampling.guidance,
+            "size": self._sampling.size,
+            "batch_size": self._sampling.batch_size,
+            "device": self.device.partition(":")[0],
+            "dtype": str(self._dtype or "torch.float32").removeprefix("torch."),
+        }
+
+    def where(self) -> str:
+        """Where model and LoRA would come from. Nothing is fetched or opened.
+
+        Raises:
+            UserError: one is neither here nor a name that a hub could know, or the model is no pipeline.
+        """
+        if Path(self._model).is_dir() and not (Path(self._model) / "model_index.json").is_file():
+            raise UserError(
+                f"model {self._model!r}: no model_index.json in it, so it is no diffusers pipeline"
+            )
+        return "; ".join(_find(part) for part in (self._model, self._lora) if part)
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        from diffdpo.models.sampling import generate
+
+        return generate(self._pipeline, prompts, seeds, self._sampling)
+
+    @cached_property
+    def _pipeline(self) -> DiffusionPipeline:
+        import torch
+
+        from diffdpo.models.sampling import load_pipeline
+
+        dtype = self._dtype or torch.float32
+        return load_pipeline(self._model, lora=self._lora, device=self.device, dtype=dtype)
+
+
+def identity(model: str, file: str) -> dict[str, str]:
+    """What a model is, wherever it lies: the hash of a local file or folder, the revision of one on the hub.
+
+    Args:
+        file: one that a hub repository of this kind holds; asking for it tells the revision.
+
+    Raises:
+        UserError: it is neither here nor on the hub.
+    """
+    if Path(model).exists():
+        return {"sha256": content_hash(model)}
+    _find(model)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return {"revision": Path(hf_hub_download(model, file)).parent.name}
+    except Exception as error:  # the hub client raises many kinds: offline, no such repository, no access
+        why = " ".join(str(error).split())[:160]
+        raise UserError(f"model {model!r}: neither a folder here nor given by the hub ({why})") from None
+
+
+def _find(model: str) -> str:
+    path = Path(model)
+    if path.exists():
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        return f"{_short(model)}, local, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise UserError(f"model {model!r}: no such file or folder, and no hub name like `owner/name`")
+    return f"{model}, to be fetched from the hub"
+
+
+def image_seed(seed: int, prompt_id: str, candidate: int) -> int:
+    """The seed of a prompt's n-th candidate, 63 bits: no order, shard or machine changes it."""
+    digest = hashlib.sha256(f"{seed}:{prompt_id}:{candidate}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """The image as a PNG file; the same pixels give the same bytes."""
+    file = io.BytesIO()
+    image.convert("RGB").save(file, format="PNG", compress_level=_PNG_LEVEL)
+    return file.getvalue()
+
+
+def prompts_hash(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 of the prompts in their order, whatever file they came from."""
+    return hashlib.sha256("\n".join(prompt.id for prompt in prompts).encode()).hexdigest()
+
+
+def generate_folder(
+    prompts: Sequence[Prompt],
+    out: str | Path,
+    source: ImageSource,
+    seed: int,
+    inputs: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Write `{index:05d}.png` for every prompt and `prompts.jsonl`; started again it makes what is missing.
+
+    A prompt that occurs again gets another image: its occurrences are numbered like candidates.
+
+    Raises:
+        UserError: `out` holds something else or was made with other settings.
+    """
+    out = Path(out)
+    settings = {
+        **source.settings,
+        "seed": seed,
+        "prompts": {"n": len(prompts), "sha256": prompts_hash(prompts)},
+    }
+    with claimed(out, "generate", settings, inputs) as run:
+        if run.state != "complete":
+            rows = _numbered(prompts, seed)
+            write_bytes(out / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+            _draw_missing(rows, out, source)
+            run.finish({"images": len(prompts)})
+    return {"out": str(out), "images": len(prompts)}
+
+
+def _numbered(prompts: Sequence[Prompt], seed: int) -> list[dict[str, Any]]:
+    seen: Counter[str] = Counter()
+    rows = []
+    for index, prompt in enumerate(prompts):
+        drawn = image_seed(seed, prompt.id, seen[prompt.id])
+        rows.append({"index": index, "prompt": prompt.text, "prompt_id": prompt.id, "seed": drawn})
+        seen[prompt.id] += 1
+    return rows
+
+
+def _draw_missing(rows: Sequence[Mapping[str, Any]], out: Path, source: ImageSource) -> None:
+    """Batch by batch. A batch with a missing image is drawn whole, as its make-up could move the last bit."""
+    with progress("generating", len(rows)) as advance:
+        for start in range(0, len(rows), source.batch_size):
+            batch = rows[start : start + source.batch_size]
+            paths = [out / f"{row['index']:05d}.png" for row in batch]
+            if not all(path.exists() for path in paths):
+                images = source([row["prompt"] for row in batch], [row["seed"] for row in batch])
+                for path, image in zip(paths, images, strict=True):
+                    write_bytes(path, encode_png(image))
+            advance(len(batch))
+
+
+def _short(model: str) -> str:
+    """A local model is called by its last folder: where it lies on this machine is no part of what it is."""
+    return Path(model).name if Path(model).exists() else model

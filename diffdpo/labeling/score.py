@@ -1,0 +1,109 @@
+"""Images to scores, by any scorers. A score that is no number stops the run: it would become a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from diffdpo.errors import UserError
+from diffdpo.progress import progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scorers.base import Scorer
+
+IMAGES_AT_A_TIME = 64
+"""Image files that are in memory at once."""
+
+
+def load_scorers(names: Sequence[str], device: str) -> list[Scorer]:
+    """Scorers by `NAME` (published weights) or `NAME=PATH` (a local folder or file).
+
+    Raises:
+        UserError: a name is given twice.
+        scorers.ScorerError: an unknown name, or weights that cannot be loaded.
+    """
+    import scorers
+
+    parsed = parse_names(names)
+    return [scorers.load(name, model=model, device=device) for name, model in parsed.items()]
+
+
+def parse_names(names: Sequence[str]) -> dict[str, str | None]:
+    """Scorer names -> where their weights are, None for the published ones. Loads nothing.
+
+    Raises:
+        UserError: a name is given twice or a path does not exist.
+        scorers.ScorerError: an unknown name.
+    """
+    import scorers
+
+    known = scorers.names()
+    parsed: dict[str, str | None] = {}
+    for text in names:
+        name, _, path = text.partition("=")
+        if name not in known:
+            raise scorers.ScorerError(f"unknown scorer {name!r}: known: {', '.join(known)}")
+        if name in parsed:
+            raise UserError(f"scorer {name!r} is given twice")
+        if path and not Path(path).exists():
+            raise UserError(f"--scorer {text}: {path}: no such file or folder")
+        parsed[name] = path or None
+    return parsed
+
+
+def score_images(
+    judges: Sequence[Scorer], prompts: Sequence[str], images: Sequence[Image.Image]
+) -> NDArray[np.float64]:
+    """n prompts, n images -> [S, n], a row per scorer.
+
+    Raises:
+        UserError: a scorer gave a number that is not finite; names the scorer and the prompt.
+    """
+    scores = np.stack([np.asarray(judge.score(prompts, images), dtype=np.float64) for judge in judges])
+    if not np.isfinite(scores).all():
+        judge, image = np.argwhere(~np.isfinite(scores))[0]
+        what = f"gave {scores[judge, image]} for an image of {prompts[image]!r}"
+        raise UserError(f"scorer {judges[judge].name!r} {what}: such a score cannot be used")
+    return scores
+
+
+def score_files(
+    judges: Sequence[Scorer], prompts: Sequence[str], paths: Sequence[Path]
+) -> NDArray[np.float64]:
+    """As `score_images`, for image files, which are opened some at a time.
+
+    Raises:
+        UserError: a file is missing or no image.
+    """
+    parts = []
+    with progress("scoring", len(paths)) as advance:
+        for start in range(0, len(paths), IMAGES_AT_A_TIME):
+            part = slice(start, start + IMAGES_AT_A_TIME)
+            parts.append(score_images(judges, prompts[part], [_open(path) for path in paths[part]]))
+            advance(len(paths[part]))
+    return np.concatenate(parts, axis=1)
+
+
+def means(judges: Sequence[Scorer], scores: NDArray[np.float64]) -> Mapping[str, dict[str, Any]]:
+    """Per scorer the mean and population standard deviation of [S, n] scores, and the scale it scores on."""
+    return {
+        judge.name: {"mean": float(row.mean()), "std": float(row.std()), "scale": judge.scale}
+        for judge, row in zip(judges, scores, strict=True)
+    }
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be opened as an image ({error})") from None

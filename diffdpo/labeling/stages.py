@@ -1,0 +1,236 @@
+"""Prompts to a triplet store, shard by shard: generate, score, pair, write.
+
+A shard is a pure function of its prompts and the settings; its scores file is written last and says that it
+is done. So a run that was killed, at any moment, goes on where it was and leaves the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from diffdpo.data.prompts import Prompt
+from diffdpo.data.triplets import Pair, Score, TripletStore, read_scores, write_pairs, write_scores
+from diffdpo.errors import UserError, unknown
+from diffdpo.labeling.folders import claimed
+from diffdpo.labeling.generate import ImageSource, encode_png, image_seed, prompts_hash
+from diffdpo.labeling.pair import STRATEGIES, combine, make_pairs
+from diffdpo.labeling.score import score_images
+from diffdpo.progress import Advance, progress, say
+from diffdpo.runs import write_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scorers.base import Scorer
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """How a prompt becomes pairs."""
+
+    candidates: int = 4
+    """Images per prompt."""
+    seed: int = 0
+    pairs: str = "best-worst"
+    """One of `pair.STRATEGIES`."""
+    min_margin: float = 0.0
+    """Pairs closer than this are left out; see `pair.combine` for the unit."""
+    shard_size: int = 64
+    """Prompts per shard: what a killed run loses at most, and what is in memory at once."""
+    keep_images: bool = False
+    """Keep every candidate as a PNG below `images/`, not only those of the pairs."""
+
+    def __post_init__(self) -> None:
+        if self.pairs not in STRATEGIES:
+            raise unknown("way to pair", self.pairs, STRATEGIES)
+        if self.candidates < 2:
+            raise UserError(f"candidates: pairs need at least 2 images per prompt, not {self.candidates}")
+        if self.shard_size < 1:
+            raise UserError(f"shard size: at least 1 prompt, not {self.shard_size}")
+        if not self.min_margin >= 0:
+            raise UserError(f"min margin: at least 0, not {self.min_margin}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One image of a prompt."""
+
+    prompt: Prompt
+    number: int
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.prompt.id}-{self.number}"
+
+
+def label(
+    prompts: Sequence[Prompt],
+    out: str | Path,
+    source: ImageSource,
+    judges: Sequence[Scorer],
+    how: Labeling,
+    inputs: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Make the triplet store `out`, or go on with it. Returns `summary(out)`; the manifest holds the same.
+
+    Args:
+        inputs: the files the prompts came from, recorded by content.
+
+    Raises:
+        UserError: `out` holds something else or was made with other settings, a score is not finite, no
+            prompt gave a pair.
+    """
+    out = Path(out)
+    with claimed(out, "label", _settings(prompts, source, judges, how), inputs) as run:
+        if run.state != "complete":
+            _make_shards(prompts, out, source, judges, how)
+        results = summary(out)
+        if results["pairs"] == 0:
+            why = f"the margins of all {len(prompts)} prompts are below the min margin {how.min_margin}"
+            raise UserError(f"{out}: no pair left, {why}; lower it and name another folder")
+        if run.state != "complete":
+            run.finish(results)
+    return results
+
+
+def label_shard(
+    shard: int,
+    prompts: Sequence[Prompt],
+    out: Path,
+    source: ImageSource,
+    judges: Sequence[Scorer],
+    how: Labeling,
+    advance: Advance,
+) -> None:
+    """Generate, score, pair and write the prompts of one shard. `advance` is told the images made."""
+    candidates = [
+        Candidate(prompt, number, image_seed(how.seed, prompt.id, number))
+        for prompt in prompts
+        for number in range(how.candidates)
+    ]
+    images = list(_drawn(candidates, source, advance))
+    texts = [candidate.prompt.text for candidate in candidates]
+    scores = score_images(judges, texts, images)
+    png = cache(lambda index: encode_png(images[index]))
+    if how.keep_images:
+        (out / "images").mkdir(exist_ok=True)
+        for index, candidate in enumerate(candidates):
+            write_bytes(out / "images" / f"{candidate.id}.png", png(index))
+    labeler = "+".join(judge.name for judge in judges)
+    write_pairs(out, shard, _pairs(candidates, png, scores, how, source.name, labeler))
+    write_scores(out, shard, _score_rows(candidates, judges, scores))
+
+
+def summary(out: str | Path) -> dict[str, Any]:
+    """What a store holds: counts, the mean margin, every scorer's mean over all candidates."""
+    store, scores = TripletStore.open(out), read_scores(out)
+    values = np.array(scores["score"])
+    names = np.array(scores["scorer"])
+    prompts = len(set(scores["caption"]))
+    return {
+        "prompts": prompts,
+        "images": len(set(scores["image_id"])),
+        "pairs": len(store),
+        "ties": int(store.ties.sum()),
+        "prompts_without_pair": prompts - len(set(store.captions)),
+        "mean_margin": float(store.margins.mean()) if len(store) else None,
+        "mean_scores": {
+            name: float(values[names == name].mean()) for name in dict.fromkeys(scores["scorer"])
+        },
+    }
+
+
+def _settings(
+    prompts: Sequence[Prompt], source: ImageSource, judges: Sequence[Scorer], how: Labeling
+) -> dict[str, Any]:
+    return {
+        **source.settings,
+        **asdict(how),
+        "prompts": {"n": len(prompts), "sha256": prompts_hash(prompts)},
+        "scorers": {judge.name: judge.settings for judge in judges},
+    }
+
+
+def _make_shards(
+    prompts: Sequence[Prompt], out: Path, source: ImageSource, judges: Sequence[Scorer], how: Labeling
+) -> None:
+    shards = [prompts[start : start + how.shard_size] for start in range(0, len(prompts), how.shard_size)]
+    missing = [shard for shard in range(len(shards)) if not _done(out, shard)]
+    total = len(prompts) * how.candidates
+    to_make = sum(len(shards[shard]) for shard in missing) * how.candidates
+    if len(missing) < len(shards):
+        say(f"{out}: going on; {len(shards) - len(missing)} of {len(shards)} shards are there")
+    began = time.monotonic()
+    with progress("labeling", total, done=total - to_make) as advance:
+        for shard in missing:
+            label_shard(shard, shards[shard], out, source, judges, how, advance)
+    seconds = time.monotonic() - began
+    say(f"{to_make} images in {seconds:.0f} s: {to_make / max(seconds, 1e-9):.2f} images/s")
+
+
+def _done(out: Path, shard: int) -> bool:
+    return all((out / f"{kind}-{shard:05d}.parquet").exists() for kind in ("part", "scores"))
+
+
+def _drawn(candidates: Sequence[Candidate], source: ImageSource, advance: Advance) -> Iterator[Image.Image]:
+    """Batches end with the shard, so that what is in a batch never depends on where a run was killed."""
+    for start in range(0, len(candidates), source.batch_size):
+        batch = candidates[start : start + source.batch_size]
+        yield from source([one.prompt.text for one in batch], [one.seed for one in batch])
+        advance(len(batch))
+
+
+def _pairs(
+    candidates: Sequence[Candidate],
+    png: Callable[[int], bytes],
+    scores: NDArray[np.float64],
+    how: Labeling,
+    model: str,
+    labeler: str,
+) -> list[Pair]:
+    """The candidate with the lower number is always the first: which side wins is chance."""
+    per_prompt = combine(scores.reshape(len(scores), -1, how.candidates))
+    pairs = []
+    for preference in make_pairs(per_prompt, how.pairs, how.min_margin):
+        first, second = (
+            preference.prompt * how.candidates + n for n in (preference.first, preference.second)
+        )
+        prompt = candidates[first].prompt
+        label_0, label_1 = preference.labels
+        pairs.append(
+            Pair(
+                caption=prompt.text,
+                jpg_0=png(first),
+                jpg_1=png(second),
+                label_0=label_0,
+                label_1=label_1,
+                pair_id=f"{prompt.id}-{preference.first}-{preference.second}",
+                prompt_id=prompt.id,
+                model_0=model,
+                model_1=model,
+                seed_0=candidates[first].seed,
+                seed_1=candidates[second].seed,
+                labeler=labeler,
+                margin=abs(preference.margin),
+            )
+        )
+    return pairs
+
+
+def _score_rows(
+    candidates: Sequence[Candidate], judges: Sequence[Scorer], scores: NDArray[np.float64]
+) -> list[Score]:
+    return [
+        Score(candidate.id, judge.name, float(score), candidate.prompt.text, candidate.seed)
+        for judge, row in zip(judges, scores, strict=True)
+        for candidate, score in zip(candidates, row, strict=True)
+    ]

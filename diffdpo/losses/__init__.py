@@ -1,0 +1,26 @@
+"""The whole theory, as pure functions of tensors. Imports torch and nothing else.
+
+Every preference loss is a function of log-ratios, log pi(y|x) - log pi_ref(y|x), of the chosen and the rejected answer.
+Text has them exactly; diffusion bounds them by denoising errors (`denoising`). From there on the two are the same code.
+"""
+
+from diffdpo.losses.denoising import denoising_error, diffusion_dpo_loss, log_ratio_from_errors, winner_safeguard
+from diffdpo.losses.policy import AdaptiveKL, generalized_advantage, policy_loss, shaped_rewards, value_loss
+from diffdpo.losses.preference import KINDS, PreferenceOutput, preference_loss
+from diffdpo.losses.ranking import ranking_loss
+
+__all__ = [
+    "KINDS",
+    "AdaptiveKL",
+    "PreferenceOutput",
+    "denoising_error",
+    "diffusion_dpo_loss",
+    "generalized_advantage",
+    "log_ratio_from_errors",
+    "policy_loss",
+    "preference_loss",
+    "ranking_loss",
+    "shaped_rewards",
+    "value_loss",
+    "winner_safeguard",
+]

@@ -1,0 +1,26 @@
+"""Bradley-Terry over rankings: the reward-model loss for K answers, ties allowed. Serves scorers and text alike."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def ranking_loss(scores: Tensor, ranks: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of -log sigmoid(score_i - score_j) over the ordered pairs of each prompt (Ouyang et al. 2022, eq. 1).
+
+    Args:
+        scores: [N, K] float.
+        ranks: [N, K]; 1 is best, equal ranks are a tie and give no pair.
+        mask: [N, K] bool, False where a prompt has fewer than K answers.
+
+    Returns:
+        [N]; 0 for a prompt without an ordered pair. K = 2 is the Bradley-Terry loss.
+    """
+    better = ranks[:, :, None] < ranks[:, None, :]
+    if mask is not None:
+        better = better & mask[:, :, None] & mask[:, None, :]
+    # Absent answers may hold anything, infinities too: keep them out of the arithmetic, not only out of the sum.
+    differences = (scores[:, :, None] - scores[:, None, :]).masked_fill(~better, 0.0)
+    losses = -F.logsigmoid(differences) * better
+    return losses.sum((1, 2)) / better.sum((1, 2)).clamp_min(1)

@@ -1,0 +1,50 @@
+"""LoRA on a diffusers network: put on, switched off for the reference, written so that diffusers reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""The layers that get an adapter: all attention projections, self and cross."""
+
+
+def add_lora(network: Any, rank: int, alpha: float) -> None:
+    """Freeze the network and put a fresh adapter on its attention. At first it changes nothing: B is zero.
+
+    The adapter's weights are float32 whatever the network's dtype, so that small steps are not rounded away.
+    """
+    from peft import LoraConfig
+
+    network.requires_grad_(False)
+    network.add_adapter(
+        LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ATTENTION), init_lora_weights="gaussian")  # type: ignore[arg-type]
+    )
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+
+
+@contextmanager
+def adapter_off(network: Any) -> Iterator[None]:
+    """Within, the network computes as if it had no adapter."""
+    network.disable_adapters()
+    try:
+        yield
+    finally:
+        network.enable_adapters()
+
+
+def save_lora(network: nn.Module, pipeline_class: Any, folder: Path) -> None:
+    """Write `pytorch_lora_weights.safetensors`, with rank and the true alpha in its metadata."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
+    config = network.peft_config["default"].to_dict()  # type: ignore[union-attr,operator,index]
+    pipeline_class.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=config)

@@ -1,0 +1,45 @@
+"""What training needs in memory, counted from the checkpoint's own files before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffdpo.errors import UserError
+
+FLOAT32 = 4
+ADAM = 2 * FLOAT32
+
+
+def training_memory_gb(model: str, lora_rank: int, *, ema: bool) -> float:
+    """Weights, gradients, Adam's moments, the weight average and a frozen reference, in 1e9 bytes.
+
+    Activations are not in it: they grow with batch and resolution. A LoRA's own parameters are a few per cent of the
+    UNet's and are not in it either.
+
+    Raises:
+        UserError: the folder is not a pipeline, or the model is not a local folder, so that nothing can be counted.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        raise UserError(f"model {model!r}: no such folder; a dry run counts a local model and fetches nothing")
+    unet = _parameters(folder / "unet")
+    encoders = _parameters(folder / "vae") + _parameters(folder / "text_encoder")
+    if unet == 0:
+        raise UserError(f"{folder}: no unet/*.safetensors in it, so this is not a Stable Diffusion folder")
+    per_weight = FLOAT32 if lora_rank else FLOAT32 + FLOAT32 + ADAM + FLOAT32 + (FLOAT32 if ema else 0)
+    return (unet * per_weight + encoders * FLOAT32) / 1e9
+
+
+def _parameters(folder: Path) -> int:
+    """Parameters in a folder's safetensors files, read from their headers."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                size = 1
+                for edge in file.get_slice(name).get_shape():
+                    size *= edge
+                count += size
+    return count

@@ -1,0 +1,59 @@
+"""What a trainer needs of an image model. A new family is one file that fulfils this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor, nn
+
+from diffdpo.objectives import Objective
+
+Conditioning = dict[str, Tensor]
+"""What the network is told beside x_t and t, by the family's own names; every tensor is [B, ...]."""
+
+Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""x_t [B, c, h, w], timesteps [B], conditioning -> prediction [B, c, h, w]."""
+
+
+class ImageModel(Protocol):
+    """A denoiser with the encoders around it."""
+
+    network: nn.Module
+    """What is trained: the UNet or transformer, with its LoRA if it has one."""
+    objective: Objective
+
+    def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Equally sized images -> mean and standard deviation of the scaled latents' posterior, [B, c, h, w] float32."""
+        ...
+
+    def encode_prompts(self, prompts: list[str]) -> Conditioning:
+        """Prompts -> their conditioning, [B, ...] float32."""
+        ...
+
+    def encoder_identity(self) -> dict[str, Any]:
+        """All that decides what the two functions above return, in JSON values: the key of a cache of theirs."""
+        ...
+
+    def predict(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """Run a network of this family: `self.network`, a wrapped one or a reference."""
+        ...
+
+    def reference(self) -> Predict:
+        """The model as it was before training: the LoRA switched off, or a frozen copy. Call it before training."""
+        ...
+
+    def forget_encoders(self) -> None:
+        """Free the encoders' memory once everything is encoded."""
+        ...
+
+    def export(self, folder: Path, weights: Sequence[Tensor] | None = None) -> Path:
+        """Write what a user loads in diffusers, with `weights` in place of the trained ones if given."""
+        ...
+
+
+def trainable(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training moves, in a fixed order."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -1,0 +1,57 @@
+"""The random part of a training example: timestep, noise, posterior noise, caption dropout.
+
+Every draw is a function of (seed, pair id, index of the draw) and of nothing else: a resumed run, another batch size
+or another number of processes repeats them, and no two processes ever share them by accident.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Draws(NamedTuple):
+    """What is drawn for a batch of pairs. Winner and loser share `timesteps` and `noise`.
+
+    Attributes:
+        timesteps: [B] int64, uniform on 0..T-1.
+        noise: [B, c, h, w] float32.
+        posterior_w, posterior_l: [B, c, h, w] float32, for sampling the autoencoder's posterior.
+        dropped: [B] float32, uniform on [0, 1); the caption is left out where it is below the dropout rate.
+    """
+
+    timesteps: Tensor
+    noise: Tensor
+    posterior_w: Tensor
+    posterior_l: Tensor
+    dropped: Tensor
+
+
+def draw(
+    seed: int, pair_ids: Sequence[str], indices: Sequence[int], shape: tuple[int, int, int], n_timesteps: int
+) -> Draws:
+    """The draws of some pairs, on the CPU.
+
+    Args:
+        indices: which draw of its pair, [B]; in training the epoch.
+        shape: c, h, w of a latent.
+    """
+    generator = torch.Generator("cpu")
+    rows = []
+    for pair_id, index in zip(pair_ids, indices, strict=True):
+        generator.manual_seed(derived_seed(seed, pair_id, index))
+        timestep = torch.randint(n_timesteps, (), generator=generator)
+        dropped = torch.rand((), generator=generator)
+        noise, posterior_w, posterior_l = torch.randn(3, *shape, generator=generator)
+        rows.append((timestep, noise, posterior_w, posterior_l, dropped))
+    return Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed from anything that prints: distinct parts give independent streams."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

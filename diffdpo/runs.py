@@ -1,0 +1,155 @@
+"""The folder that a command leaves behind: what made it, whether it is whole, and how it is written without tearing.
+
+A folder belongs to one set of settings. A step that finds its folder complete skips, one that finds it half done goes
+on, and one that finds other settings refuses and says which differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from diffdpo.errors import UserError
+
+MANIFEST = "manifest.json"
+_RECORDED = ("diffdpo", "torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A claimed run folder. `state` is what it was when it was claimed."""
+
+    folder: Path
+    state: Literal["new", "partial", "complete"]
+
+    def finish(self, results: Mapping[str, Any] | None = None) -> None:
+        """Mark the folder complete and record the results beside the settings."""
+        manifest = read_json(self.folder / MANIFEST)
+        write_json(self.folder / MANIFEST, {**manifest, "complete": True, "results": dict(results or {})})
+
+
+def claim(
+    folder: str | Path, command: str, settings: Mapping[str, Any], inputs: Sequence[str | Path] = ()
+) -> Run:
+    """Take `folder` for a run of `command` with `settings`, creating it or going on with it.
+
+    Args:
+        settings: everything that decides the result, JSON values only. Differing settings are refused key by key.
+        inputs: files whose content decides the result; their SHA-256 is compared as well.
+
+    Raises:
+        UserError: the folder holds something else, or was made by another command, other settings or other inputs.
+    """
+    folder = Path(folder)
+    manifest = {
+        "command": command,
+        "complete": False,
+        "settings": json.loads(json.dumps(settings, sort_keys=True)),
+        "inputs": {Path(path).name: content_hash(path) for path in inputs},
+        "versions": _versions(),
+    }
+    path = folder / MANIFEST
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: not empty and not made by diffdpo; name another output folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, manifest)
+        return Run(folder, "new")
+    old = read_manifest(folder)
+    if old["command"] != command:
+        raise UserError(f"{folder}: made by `diffdpo {old['command']}`, not by `diffdpo {command}`; name another folder")
+    differing = _differences(old["settings"], manifest["settings"]) + _differences(old["inputs"], manifest["inputs"])
+    if differing:
+        raise UserError(f"{folder}: made with other settings ({'; '.join(differing)}); name another folder or remove it")
+    return Run(folder, "complete" if old["complete"] else "partial")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a run folder.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder}: no {MANIFEST} there, so this is not the folder of a diffdpo run")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not {"command", "complete", "settings", "inputs"} <= manifest.keys():
+        raise UserError(f"{path}: not a diffdpo manifest")
+    return manifest
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged") from None
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a whole file or nothing: to a temporary name, synced, then renamed."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(path)).encode())
+        with open(file, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: there {_short(a)}, now {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _RECORDED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

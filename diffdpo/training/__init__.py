@@ -1,0 +1,1 @@
+"""One loop, checkpoints, metrics; and a short recipe per method."""

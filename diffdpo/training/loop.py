@@ -1,0 +1,197 @@
+"""The training loop, the only one. It knows steps, processes and checkpoints; what is learnt is the recipe's business."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from diffdpo.config import TrainingConfig
+from diffdpo.progress import progress, say
+from diffdpo.training import checkpoints
+from diffdpo.training.metrics import MetricsFile
+from diffdpo.training.optimization import WeightAverage, learning_rate
+from diffdpo.training.order import Order
+
+
+class Recipe(Protocol):
+    """A method. `examples` of a batch are (index, epoch) pairs."""
+
+    network: nn.Module
+    n_examples: int
+
+    def loss(self, network: nn.Module, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss of some examples through `network` (wrapped for several processes), and figures to log."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out figures of the weights that are in `self.network` now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training leaves: the weights to export (the average, where one is kept), and the last figures."""
+
+    weights: list[Tensor]
+    figures: dict[str, float]
+
+
+def new_accelerator(precision: str) -> Accelerator:
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+
+
+def train(recipe: Recipe, config: TrainingConfig, *, seed: int, run: str, folder: Path, accelerator: Accelerator) -> Outcome:
+    """Run a recipe to its last step, from the newest checkpoint if there is one.
+
+    Args:
+        seed: of the order of the examples.
+        run: identifies settings, model and data; see `checkpoints.save`.
+        folder: the run's folder; `checkpoints/` and `metrics.jsonl` are written into it.
+    """
+    return _Training(recipe, config, seed, run, folder, accelerator).to_the_end()
+
+
+class _Training:
+    def __init__(
+        self, recipe: Recipe, config: TrainingConfig, seed: int, run: str, folder: Path, accelerator: Accelerator
+    ) -> None:
+        self.recipe, self.config, self.run_name, self.accelerator = recipe, config, run, accelerator
+        self.checkpoints = folder / "checkpoints"
+        self.metrics = MetricsFile(folder / "metrics.jsonl")
+        self.parameters = [p for p in recipe.network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.average = None if config.ema is None else WeightAverage(self.parameters, config.ema)
+        self.share = config.batch_size * accelerator.num_processes
+        self.order = Order(recipe.n_examples, self.share * config.accumulation, seed)
+        self.start = self._resume(optimizer)
+        self.network, self.optimizer = accelerator.prepare(recipe.network, optimizer)
+        self.figures: dict[str, float] = {}
+
+    def to_the_end(self) -> Outcome:
+        config, window = self.config, _Window()
+        if self.start == 0:
+            self._evaluate(0)
+        with progress("training", config.steps, self.start) as advance:
+            for step in range(self.start, config.steps):
+                window.add(self._step(step))
+                done = step + 1
+                if done == 1 or done % config.log_every == 0 or done == config.steps:
+                    self._log(step, window)
+                    window = _Window()
+                if done % config.evaluate_every == 0 or done == config.steps:
+                    self._evaluate(done)
+                if done % config.checkpoint_every == 0 or done == config.steps:
+                    self._save(done)
+                advance(1, self._note() if self.accelerator.is_main_process else "")
+        weights = self.average.weights if self.average else [p.detach() for p in self.parameters]
+        return Outcome(list(weights), dict(self.figures))
+
+    def _step(self, step: int) -> dict[str, Tensor]:
+        """One optimiser step over `accumulation` micro-steps; every example weighs the same."""
+        config, accelerator = self.config, self.accelerator
+        rate = learning_rate(config, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        places = self.order.at(step)
+        totals: dict[str, Tensor] = {}
+        for micro in range(config.accumulation):
+            first = micro * self.share + accelerator.process_index * config.batch_size
+            last = micro == config.accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(self.network):
+                with accelerator.autocast():
+                    loss, figures = self.recipe.loss(self.network, places[first : first + config.batch_size])
+                accelerator.backward(loss / config.accumulation)
+            for name, value in figures.items():
+                totals[name] = totals.get(name, 0) + value.detach() / config.accumulation
+        norm = accelerator.clip_grad_norm_(self.parameters, config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(self.parameters, step)
+        return {**totals, "grad_norm": torch.as_tensor(norm), "lr": torch.tensor(rate)}
+
+    def _log(self, step: int, window: _Window) -> None:
+        means = window.means(self.accelerator)
+        seconds = time.monotonic() - window.began
+        means["pairs_per_second"] = window.steps * self.share * self.config.accumulation / seconds
+        self.figures.update(means)
+        if self.accelerator.is_main_process:
+            self.metrics.write(step, means)
+
+    def _evaluate(self, step: int) -> None:
+        kept = [p.detach().clone() for p in self.parameters] if self.average else []
+        if self.average:
+            torch._foreach_copy_([p.data for p in self.parameters], self.average.weights)
+        figures = self.recipe.evaluate()
+        if self.average:
+            torch._foreach_copy_([p.data for p in self.parameters], kept)
+        self.figures.update(figures)
+        if self.accelerator.is_main_process and figures:
+            self.metrics.write(step, figures)
+
+    def _save(self, done: int) -> None:
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            checkpoints.save(
+                self.checkpoints,
+                done,
+                run=self.run_name,
+                weights=self.parameters,
+                average=self.average.weights if self.average else None,
+                optimizer=self.optimizer.state_dict(),
+                state={"metrics_size": self.metrics.size, "scaler": scaler.state_dict() if scaler else None},
+                keep=self.config.keep_checkpoints,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+        checkpoint = checkpoints.newest(self.checkpoints, self.run_name)
+        if checkpoint is None:
+            if self.accelerator.is_main_process:
+                self.metrics.cut(0)
+            return 0
+        torch._foreach_copy_([p.data for p in self.parameters], checkpoint.weights)
+        if self.average and checkpoint.average is not None:
+            torch._foreach_copy_(self.average.weights, checkpoint.average)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        if self.accelerator.scaler is not None and checkpoint.state["scaler"]:
+            self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+        if self.accelerator.is_main_process:
+            self.metrics.cut(checkpoint.state["metrics_size"])
+            say(f"going on from step {checkpoint.step}")
+        return checkpoint.step
+
+    def _note(self) -> str:
+        shown: tuple[tuple[str, str], ...] = (("loss", "loss"), ("eval/accuracy", "held-out accuracy"))
+        return "  ".join(f"{label} {self.figures[key]:.4f}" for key, label in shown if key in self.figures)
+
+
+class _Window:
+    """Figures between two log lines. Nothing is fetched from the device until the line is written."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Tensor]] = []
+        self.began = time.monotonic()
+
+    @property
+    def steps(self) -> int:
+        return len(self.rows)
+
+    def add(self, row: dict[str, Tensor]) -> None:
+        self.rows.append(row)
+
+    def means(self, accelerator: Any) -> dict[str, float]:
+        names = list(self.rows[0])
+        table = torch.stack([torch.stack([row[name].float().to(accelerator.device) for name in names]) for row in self.rows])
+        means = accelerator.reduce(table.mean(0), reduction="mean").tolist()
+        return dict(zip(names, means, strict=True))

@@ -1,0 +1,52 @@
+"""metrics.jsonl: one JSON object per line, a step and its figures. It can be cut back to where a checkpoint was."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from diffdpo.errors import UserError
+
+
+class MetricsFile:
+    """Appends lines; `size` bytes are what a checkpoint remembers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        line = json.dumps({"step": step, **{key: _rounded(value) for key, value in figures.items()}})
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def cut(self, size: int) -> None:
+        """Forget what was written after a checkpoint: it will be written again."""
+        if self.size > size:
+            os.truncate(self.path, size)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """All complete lines. A torn last line, of a run that is being written, is left out.
+
+    Raises:
+        UserError: a line before the last is not JSON.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows: list[dict[str, float]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is not JSON; the file is damaged") from None
+    return rows
+
+
+def _rounded(value: float) -> float:
+    """Eight significant digits: more than float32 has, fewer than repr prints."""
+    return float(f"{value:.8g}")

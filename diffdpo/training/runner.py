@@ -1,0 +1,118 @@
+"""From a config to a finished run folder: the store, the model, the cache, the recipe, the loop, the export."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffdpo.config import DpoConfig
+from diffdpo.data.latents import LatentCache
+from diffdpo.data.triplets import TripletStore
+from diffdpo.errors import UserError
+from diffdpo.models.stable_diffusion import StableDiffusion
+from diffdpo.objectives.draws import derived_seed
+from diffdpo.runs import claim, content_hash, read_manifest
+from diffdpo.training.diffusion_dpo import DiffusionDpo
+from diffdpo.training.loop import new_accelerator, train
+
+
+def run_dpo(config: DpoConfig) -> dict[str, Any]:
+    """Train, or go on, or find it done. Returns what the manifest records as results.
+
+    Raises:
+        UserError: an unfit store, model or output folder.
+    """
+    store = TripletStore.open(config.data.path)
+    train_rows, held_out_rows = split_rows(store, config)
+    settings = run_settings(config, store)
+    run = claim(config.output, "train", settings)
+    if run.state == "complete":
+        return dict(read_manifest(run.folder)["results"])
+    accelerator = new_accelerator(config.training.precision)
+    model = load_model(config, accelerator.device)
+    cache = open_cache(config, store, model)
+    model.forget_encoders()
+    recipe = DiffusionDpo(
+        model,
+        cache,
+        train_rows,
+        held_out_rows,
+        config.loss,
+        seed=config.seed,
+        caption_dropout=config.data.caption_dropout,
+        device=accelerator.device,
+    )
+    if config.training.gradient_checkpointing:
+        model.network.enable_gradient_checkpointing()  # type: ignore[operator]
+    name = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:16]
+    outcome = train(
+        recipe, config.training, seed=config.seed, run=name, folder=run.folder, accelerator=accelerator
+    )
+    if accelerator.is_main_process:
+        exported = model.export(run.folder / ("lora" if config.lora.rank else "model"), outcome.weights)
+        results = {
+            "exported": exported.name,
+            "pairs": len(train_rows),
+            "held_out_pairs": len(held_out_rows),
+            "figures": {key: value for key, value in outcome.figures.items() if key != "pairs_per_second"},
+        }
+        run.finish(results)
+    accelerator.wait_for_everyone()
+    return dict(read_manifest(run.folder)["results"])
+
+
+def run_settings(config: DpoConfig, store: TripletStore) -> dict[str, Any]:
+    """What decides the result of a run: the config, and the content of model and data."""
+    settings = dataclasses.asdict(config)
+    del settings["output"]
+    model = config.model.path
+    settings["content"] = {
+        "model": content_hash(model) if Path(model).is_dir() else model,
+        "data": store.fingerprint(),
+    }
+    return settings
+
+
+def split_rows(store: TripletStore, config: DpoConfig) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to look at; all pairs of one caption fall on one side."""
+    share = config.data.held_out_share
+    held = {
+        caption: derived_seed("held out", config.seed, caption) < share * 2**63 for caption in set(store.captions)
+    }
+    usable = store.keep(config.data.ties)
+    train_rows = [row for row in usable if not held[store.captions[row]]]
+    held_out_rows = [row for row in usable if held[store.captions[row]] and not store.ties[row]]
+    if not train_rows:
+        raise UserError(f"{config.data.path}: no pairs to train on (of {len(store)} in the store); label more, or keep ties")
+    return train_rows, held_out_rows
+
+
+def load_model(config: DpoConfig, device: torch.device) -> StableDiffusion:
+    """The model to train. Frozen weights next to a LoRA take the half precision that is trained in, on a GPU."""
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    on_gpu = device.type == "cuda"
+    return StableDiffusion(
+        config.model.path,
+        lora_rank=config.lora.rank,
+        lora_alpha=config.lora.effective_alpha,
+        device=device,
+        frozen_dtype=halves.get(config.training.precision, torch.float32) if on_gpu else torch.float32,
+        seed=config.seed,
+    )
+
+
+def open_cache(config: DpoConfig, store: TripletStore, model: StableDiffusion) -> LatentCache:
+    root = Path(config.data.cache) if config.data.cache else Path(config.data.path) / "cache"
+    return LatentCache.open_or_build(
+        root,
+        store,
+        encode_images=model.encode_images,
+        encode_prompts=model.encode_prompts,
+        encoder=model.encoder_identity(),
+        size=config.data.size,
+        batch_size=32,
+    )

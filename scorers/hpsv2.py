@@ -1,0 +1,81 @@
+"""HPS v2 and v2.1 (Wu et al. 2023, arXiv 2306.09341): an open_clip model tuned on human choices.
+
+The published preprocessing and scale are kept exactly (docs/scorers.md). Weights: `xswu/HPSv2`, Apache-2.0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scorers.clip import ClipScorer
+from scorers.images import fit_and_pad, normalize, to_pixels
+from scorers.openclip import build_model, build_tokenizer, read_architecture
+from scorers.weights import find_file, load_strict, read_state
+
+
+class HPSv2(ClipScorer):
+    """HPS v2: plain cosine, without the model's logit scale."""
+
+    name = "hpsv2"
+    scale = "cosine; usually 0.2 to 0.35 (benchmarks print it times 100)"
+    repository = "xswu/HPSv2"
+    filename = "HPS_v2_compressed.pt"
+
+    def __init__(
+        self,
+        model: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        *,
+        architecture: str = "ViT-H-14",
+        antialias: bool = False,
+        batch_size: int = 32,
+        workers: int | None = None,
+    ) -> None:
+        """`model`: a `.pt` or `.safetensors` file, or a folder or hub repository with the published one.
+
+        `architecture`: an open_clip name or a model-config JSON. `antialias`: of the resize; published: no.
+        """
+        super().__init__(device, dtype, batch_size, workers)
+        self.architecture = read_architecture(architecture)
+        self.image_size = self.architecture.image_size
+        self.antialias = antialias
+        self.tokenizer = build_tokenizer(self.architecture)
+        file = find_file(model, self.repository, self.filename)
+        self.model: Any = build_model(self.architecture)
+        hint = f"Is it made for the architecture {architecture}?"
+        load_strict(self.model, read_state(file), f"{file} with {architecture}", hint)
+        self.model.to(self.device, self.dtype).eval().requires_grad_(False)
+        self.settings |= {
+            "model": model or f"{self.repository}/{self.filename}",
+            "architecture": architecture,
+            "antialias": antialias,
+            "image_size": self.image_size,
+        }
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        return self.fit(to_pixels(image))
+
+    def fit(self, pixels: Tensor) -> Tensor:
+        """The preprocessing of `score` itself, so that `reward` differs from it by rounding alone."""
+        square = fit_and_pad(pixels, self.image_size, self.antialias)
+        return normalize(square, self.architecture.mean, self.architecture.std)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.model.encode_image(pixels)
+        return features
+
+    def embed_texts(self, prompts: list[str]) -> Tensor:
+        features: Tensor = self.model.encode_text(self.tokenizer(prompts).to(self.device))
+        return features
+
+
+class HPSv21(HPSv2):
+    """HPS v2.1: the same model and numerics, trained on more data."""
+
+    name = "hpsv2.1"
+    filename = "HPS_v2.1_compressed.pt"

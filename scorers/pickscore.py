@@ -1,0 +1,168 @@
+"""PickScore v1 (Kirstain et al. 2023, arXiv 2305.01569): a CLIP ViT-H/14 tuned on Pick-a-Pic. MIT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+from transformers.utils import logging as _logging
+
+from scorers.clip import ClipScorer, check_tokenizer
+from scorers.errors import ScorerError, first_line
+from scorers.images import fit_and_crop, normalize
+from scorers.weights import looks_local
+
+MODEL = "yuvalkirstain/PickScore_v1"
+PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+class PickScore(ClipScorer):
+    """exp(logit_scale) * cosine, the model's own logit scale."""
+
+    name = "pickscore"
+    scale = "exp(logit_scale) * cosine; usually 18 to 24"
+
+    def __init__(
+        self,
+        model: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        *,
+        processor: str | None = None,
+        batch_size: int = 32,
+        workers: int | None = None,
+    ) -> None:
+        """`model`: hub name or local folder of a transformers CLIPModel.
+
+        `processor`: hub name or local folder with the image processor and tokenizer; None = the model
+        folder's own if it has them, else the published ones.
+        """
+        super().__init__(device, dtype, batch_size, workers)
+        model = model or MODEL
+        processor = processor or (model if _has_processor(model) else PROCESSOR)
+        self.model: Any = _load_model(model)
+        self.processor, self.tokenizer = _load_processor(processor)
+        self._check_fit(processor)
+        self.context_length: int = self.model.config.text_config.max_position_embeddings
+        self.factor = self.model.logit_scale.exp().item()  # before the cast: half precision moves it by 0.1%
+        self.model.to(self.device, self.dtype).eval().requires_grad_(False)
+        self.settings |= {"model": model, "processor": processor, "image_size": self.crop}
+
+    @property
+    def crop(self) -> int:
+        """Edge of the square the processor makes, pixels."""
+        return int(self.processor.crop_size["height"])
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        # PIL's processor, as in the published scores: torchvision's moves a normalised pixel by up to 0.015.
+        pixels: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"]
+        return pixels[0]
+
+    def fit(self, pixels: Tensor) -> Tensor:
+        """The processor's steps on tensors; its resize rounds to 8 bits and this one does not."""
+        cropped = fit_and_crop(pixels, int(self.processor.size["shortest_edge"]), self.crop)
+        return normalize(cropped, self.processor.image_mean, self.processor.image_std)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        # pooler_output is already projected into the shared space.
+        features: Tensor = self.model.get_image_features(pixel_values=pixels).pooler_output
+        return features
+
+    def embed_texts(self, prompts: list[str]) -> Tensor:
+        # Padded to the full length: a prompt's embedding must not depend on its neighbours in the batch.
+        tokens = self.tokenizer(
+            prompts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.context_length,
+            return_tensors="pt",
+        ).to(self.device)
+        features: Tensor = self.model.get_text_features(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        ).pooler_output
+        return features
+
+    def _check_fit(self, processor: str) -> None:
+        """A processor of another model is found here, not as an index error in the middle of a run."""
+        wanted = self.model.config.vision_config.image_size
+        if self.crop != wanted:
+            raise ScorerError(
+                f"processor {processor} makes images of {self.crop} pixels, the model takes {wanted}: "
+                "give processor= the folder of the model's own"
+            )
+        check_tokenizer(self.tokenizer, self.model.config.text_config.vocab_size, processor)
+
+
+def _has_processor(model: str) -> bool:
+    """transformers 5 writes `processor_config.json`, older versions `preprocessor_config.json`."""
+    folder = Path(model).expanduser()
+    return any((folder / f"{kind}_config.json").is_file() for kind in ("processor", "preprocessor"))
+
+
+def _local(source: str, what: str, file: str) -> str:
+    """`source` for `from_pretrained`. A local folder must hold `file`, or transformers fills in defaults."""
+    if not looks_local(source):
+        return source
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        raise ScorerError(f"there is no {what} folder {path}: give a local folder or a hub name")
+    if not (path / file).is_file():
+        raise ScorerError(f"the {what} folder {path} holds no {file}: is it whole?")
+    return str(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no table on stderr: what is wrong is reported by this file, in one line."""
+    logging: Any = _logging  # untyped
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _load_model(model: str) -> Any:
+    """The CLIPModel in float32 on the CPU. A weight the files lack would stay random, so it is an error."""
+    path = _local(model, "model", "config.json")
+    try:
+        with _quiet():
+            loaded, report = cast(Any, CLIPModel).from_pretrained(
+                path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except Exception as error:  # transformers, safetensors and the hub client each raise their own kinds
+        why = first_line(error)
+        raise ScorerError(f"model {model!r} cannot be loaded as a CLIPModel ({why})") from error
+    # Old versions of transformers saved position_ids, a constant.
+    foreign = {key for key in report["unexpected_keys"] if not key.endswith("position_ids")}
+    wrong = {"missing": report["missing_keys"], "unexpected": foreign, "misshapen": report["mismatched_keys"]}
+    for kind, keys in wrong.items():
+        if keys:
+            names = sorted(
+                key if isinstance(key, str) else key[0] for key in keys
+            )  # misshapen: (name, shape, shape)
+            some = f"{len(keys)} {kind} weights, such as {names[0]}"
+            raise ScorerError(f"model {model!r} is not a whole CLIPModel: {some}")
+    return loaded
+
+
+def _load_processor(processor: str) -> tuple[Any, Any]:
+    """(PIL image processor, tokenizer)."""
+    path = _local(processor, "processor", "tokenizer_config.json")
+    try:
+        with _quiet():
+            return CLIPImageProcessorPil.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # as above
+        raise ScorerError(
+            f"processor {processor!r} cannot be loaded ({first_line(error)}): give processor= a local folder"
+        ) from error

@@ -1,0 +1,213 @@
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffdpo.data import latents
+from diffdpo.data.latents import LatentCache
+from diffdpo.data.triplets import Pair, TripletStore, write_pairs
+from diffdpo.errors import UserError
+
+
+def png(seed: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def pair(number: int, caption: str = "a cat", size: tuple[int, int] = (8, 8)) -> Pair:
+    images = png(2 * number, size), png(2 * number + 1, size)
+    return Pair(caption, *images, 0.0, 1.0, f"pair-{number}", "p", "m", "m", 0, 1, "test", 0.25 + number)
+
+
+class Encoder:
+    """Stands for a VAE and a text encoder, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.prompts: list[str] = []
+        self.fail_at = 10**9
+
+    def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
+        self.images += len(images)
+        if self.images > self.fail_at:
+            raise KeyboardInterrupt
+        pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float()
+        mean = torch.nn.functional.avg_pool2d(pixels, 2) / 127.5 - 1
+        return mean, mean.abs() / 3
+
+    def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
+        self.prompts += prompts
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        return {"embeddings": torch.stack([lengths, lengths**2], 1)[:, None] / 7, "tokens": lengths[:, None]}
+
+
+def store_of(folder: Path, pairs: Sequence[Pair]) -> TripletStore:
+    folder.mkdir()
+    write_pairs(folder, 0, pairs)
+    return TripletStore.open(folder)
+
+
+def opened(root: Path, store: TripletStore, using: Encoder, **options: Any) -> LatentCache:
+    settings = {"vae": "test"} | options.pop("encoder", {})
+    return LatentCache.open_or_build(
+        root,
+        store,
+        encode_images=using.encode_images,
+        encode_prompts=using.encode_prompts,
+        encoder=settings,
+        **options,
+    )
+
+
+def directly(contents: Sequence[bytes]) -> tuple[Tensor, Tensor]:
+    return Encoder().encode_images([Image.open(io.BytesIO(content)) for content in contents])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TripletStore:
+    captions = ["a cat", "a dog on a mat", "a cat"]
+    return store_of(tmp_path / "store", [pair(number, caption) for number, caption in enumerate(captions)])
+
+
+def test_a_batch_equals_direct_encoding(tmp_path: Path, store: TripletStore) -> None:
+    batch = opened(tmp_path / "cache", store, Encoder()).batch([2, 0])
+    mean_w, std_w = directly([store[2].chosen, store[0].chosen])
+    mean_l, std_l = directly([store[2].rejected, store[0].rejected])
+    for found, wanted in zip(
+        (batch.mean_w, batch.std_w, batch.mean_l, batch.std_l), (mean_w, std_w, mean_l, std_l), strict=True
+    ):
+        assert torch.equal(found, wanted)
+
+
+def test_a_batch_carries_the_conditioning_of_its_prompts(tmp_path: Path, store: TripletStore) -> None:
+    batch = opened(tmp_path / "cache", store, Encoder()).batch([1, 2])
+    wanted = Encoder().encode_prompts(["a dog on a mat", "a cat"])
+    assert batch.conditioning.keys() == wanted.keys()
+    assert all(torch.equal(batch.conditioning[name], wanted[name]) for name in wanted)
+
+
+def test_a_batch_carries_the_empty_prompt_for_every_pair(tmp_path: Path, store: TripletStore) -> None:
+    batch = opened(tmp_path / "cache", store, Encoder()).batch([1, 2])
+    wanted = Encoder().encode_prompts(["", ""])
+    assert all(torch.equal(batch.unconditional[name], wanted[name]) for name in wanted)
+
+
+def test_a_batch_carries_what_the_store_says_of_its_pairs(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "store", [replace(pair(0), label_0=0.5, label_1=0.5, margin=0.0), pair(1)])
+    batch = opened(tmp_path / "cache", store, Encoder()).batch([0, 1])
+    assert (batch.pair_ids, batch.ties.tolist(), batch.margins.tolist()) == (
+        ["pair-0", "pair-1"],
+        [True, False],
+        [0.0, 1.25],
+    )
+
+
+def test_every_prompt_is_encoded_once(tmp_path: Path, store: TripletStore) -> None:
+    encoder = Encoder()
+    opened(tmp_path / "cache", store, encoder)
+    assert encoder.prompts == ["", "a cat", "a dog on a mat"]
+
+
+def test_a_complete_cache_is_opened_without_encoding(tmp_path: Path, store: TripletStore) -> None:
+    first = opened(tmp_path / "cache", store, Encoder())
+    encoder = Encoder()
+    again = opened(tmp_path / "cache", store, encoder)
+    assert (encoder.images, encoder.prompts) == (0, [])
+    assert torch.equal(again.batch([1]).mean_l, first.batch([1]).mean_l)
+
+
+@pytest.mark.parametrize(
+    "options", [{"encoder": {"vae": "other"}}, {"dtype": "float16"}, {"size": 4}], ids=["encoder", "dtype", "size"]
+)
+def test_other_settings_have_another_cache(tmp_path: Path, store: TripletStore, options: dict[str, Any]) -> None:
+    first = opened(tmp_path / "cache", store, Encoder())
+    assert opened(tmp_path / "cache", store, Encoder(), **options).folder != first.folder
+
+
+def test_another_store_has_another_cache(tmp_path: Path, store: TripletStore) -> None:
+    other = store_of(tmp_path / "other", [pair(9)])
+    folders = {opened(tmp_path / "cache", which, Encoder()).folder for which in (store, other)}
+    assert len(folders) == 2
+
+
+def test_an_interrupted_cache_goes_on_with_the_missing_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "PAIRS_PER_SHARD", 2)
+    store = store_of(tmp_path / "store", [pair(number) for number in range(5)])
+    whole = opened(tmp_path / "whole", store, Encoder(), batch_size=1)
+    interrupted = Encoder()
+    interrupted.fail_at = 7
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path / "cache", store, interrupted, batch_size=1)
+    encoder = Encoder()
+    cache = opened(tmp_path / "cache", store, encoder, batch_size=1)
+    assert (encoder.images, encoder.prompts) == (6, [])
+    assert [path.read_bytes() for path in sorted(cache.folder.iterdir())] == [
+        path.read_bytes() for path in sorted(whole.folder.iterdir())
+    ]
+
+
+def test_half_precision_is_stored_and_float32_is_given(tmp_path: Path, store: TripletStore) -> None:
+    batch = opened(tmp_path / "cache", store, Encoder(), dtype="bfloat16").batch([0])
+    mean, _ = directly([store[0].chosen])
+    assert batch.mean_w.dtype == torch.float32
+    assert torch.equal(batch.mean_w, mean.bfloat16().float())
+
+
+def test_token_ids_keep_their_kind(tmp_path: Path, store: TripletStore) -> None:
+    batch = opened(tmp_path / "cache", store, Encoder(), dtype="bfloat16").batch([0])
+    assert batch.conditioning["tokens"].dtype == torch.int64
+
+
+def test_images_of_differing_size_are_refused_by_name(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "store", [pair(0), pair(1, size=(8, 12))])
+    with pytest.raises(UserError, match=r"pair 'pair-1' has an image of 8 x 12 pixels.*8 x 8.*give a size"):
+        opened(tmp_path / "cache", store, Encoder())
+
+
+def test_a_size_cuts_the_centre_out_of_both_images(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "store", [pair(0, size=(8, 12))])
+    batch = opened(tmp_path / "cache", store, Encoder(), size=8).batch([0])
+    centre = Image.open(io.BytesIO(store[0].rejected)).crop((0, 2, 8, 10))
+    assert torch.equal(batch.mean_l, Encoder().encode_images([centre])[0])
+    assert batch.sizes.tolist() == [[[12, 8, 2, 0]] * 2]
+
+
+def test_a_size_resizes_the_shortest_edge(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "store", [pair(0), pair(1, size=(16, 20))])
+    batch = opened(tmp_path / "cache", store, Encoder(), size=4).batch([0, 1])
+    assert batch.mean_w.shape == (2, 3, 2, 2)
+    assert batch.sizes[:, 0].tolist() == [[8, 8, 0, 0], [20, 16, 0, 0]]
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "store", [pair(0), replace(pair(1), jpg_0=b"no image")])
+    with pytest.raises(UserError, match="pair 'pair-1' has an image that cannot be opened"):
+        opened(tmp_path / "cache", store, Encoder())
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path, store: TripletStore) -> None:
+    path = opened(tmp_path / "cache", store, Encoder()).folder / "latents-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"latents-00000\.safetensors: missing or damaged"):
+        opened(tmp_path / "cache", store, Encoder()).batch([0])
+
+
+def test_a_store_without_triplets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no triplets in it"):
+        opened(tmp_path / "cache", store_of(tmp_path / "store", []), Encoder())
+
+
+def test_an_unknown_dtype_is_refused(tmp_path: Path, store: TripletStore) -> None:
+    with pytest.raises(UserError, match="did you mean 'float16'"):
+        opened(tmp_path / "cache", store, Encoder(), dtype="float15")

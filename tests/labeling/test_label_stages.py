@@ -1,0 +1,230 @@
+import itertools
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from diffdpo import runs
+from diffdpo.data.prompts import Prompt
+from diffdpo.data.triplets import TripletStore, read_scores
+from diffdpo.errors import UserError
+from diffdpo.labeling import folders
+from diffdpo.labeling.generate import image_seed
+from diffdpo.labeling.stages import Labeling, label
+
+HOW = Labeling(candidates=3, seed=5, shard_size=2)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def grey(prompt: Prompt, candidate: int, seed: int = HOW.seed) -> int:
+    """What FlatImages paints."""
+    return (image_seed(seed, prompt.id, candidate) + len(prompt.text)) % 251
+
+
+def test_every_prompt_gives_its_best_and_worst_candidate(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+    margins = TripletStore.open(tmp_path / "out").margins.tolist()
+    greys = [[grey(prompt, number) for number in range(3)] for prompt in prompts]
+    assert margins == [max(row) - min(row) for row in greys]
+
+
+def test_the_chosen_image_has_the_higher_score(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    import io
+
+    from PIL import Image
+
+    label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+    for triplet in TripletStore.open(tmp_path / "out"):
+        chosen, rejected = (
+            Image.open(io.BytesIO(content)).getpixel((0, 0)) for content in (triplet.chosen, triplet.rejected)
+        )
+        assert chosen > rejected
+
+
+def test_scores_of_all_candidates_are_kept_with_what_makes_them_again(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    label(prompts[:2], tmp_path / "out", flat(), [judge(), judge("half", 0.5)], HOW)
+    rows = list(zip(*read_scores(tmp_path / "out").values(), strict=True))
+    cat = prompts[0]
+    assert len(rows) == 2 * 2 * 3
+    assert rows[1] == (f"{cat.id}-1", "brightness", grey(cat, 1), "a cat", image_seed(5, cat.id, 1))
+    assert rows[7] == (f"{cat.id}-1", "half", grey(cat, 1) / 2, "a cat", image_seed(5, cat.id, 1))
+
+
+def test_the_summary_and_the_manifest_say_the_same(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    results = label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    greys = [grey(prompt, number) for prompt in prompts for number in range(3)]
+    assert manifest["results"] == results
+    assert results["mean_scores"] == {"brightness": pytest.approx(sum(greys) / len(greys))}
+    assert (results["prompts"], results["images"], results["pairs"], results["ties"]) == (5, 15, 5, 0)
+
+
+def test_equal_scores_are_kept_as_ties(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
+    results = label(prompts, tmp_path / "out", flat(), [judge(factor=0.0)], HOW)
+    assert (results["pairs"], results["ties"], results["mean_margin"]) == (5, 5, 0.0)
+
+
+def test_prompts_without_a_pair_are_counted(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    spreads = sorted(
+        max(row) - min(row) for row in ([grey(prompt, number) for number in range(3)] for prompt in prompts)
+    )
+    how = replace(HOW, min_margin=float(spreads[2]))
+    results = label(prompts, tmp_path / "out", flat(), [judge()], how)
+    assert (results["pairs"], results["prompts_without_pair"]) == (3, 2)
+
+
+def test_no_pair_at_all_is_an_error(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
+    with pytest.raises(UserError, match="no pair left, the margins of all 5 prompts"):
+        label(prompts, tmp_path / "out", flat(), [judge()], replace(HOW, min_margin=1e6))
+
+
+def test_a_score_that_is_no_number_stops_the_run(tmp_path: Path, prompts: list[Prompt], flat: Any) -> None:
+    broken = SimpleNamespace(
+        name="broken",
+        scale="",
+        settings={},
+        score=lambda texts, images: torch.tensor([1.0, torch.nan, 2.0] * (len(images) // 3)),
+    )
+    with pytest.raises(UserError, match="scorer 'broken' gave nan for an image of 'a cat'"):
+        label(prompts, tmp_path / "out", flat(), [broken], HOW)
+
+
+def test_batches_do_not_cross_shards(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
+    source = flat()
+    source.batch_size = 4
+    label(prompts, tmp_path / "out", source, [judge()], HOW)
+    assert source.batches == [4, 2, 4, 2, 3]
+
+
+def test_all_candidates_can_be_kept(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
+    label(prompts, tmp_path / "out", flat(), [judge()], replace(HOW, keep_images=True))
+    names = {path.stem for path in (tmp_path / "out" / "images").iterdir()}
+    assert names == set(read_scores(tmp_path / "out")["image_id"])
+
+
+@pytest.mark.parametrize("shard_size", [1, 5])
+def test_shards_do_not_change_the_pairs(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any, shard_size: int
+) -> None:
+    label(prompts, tmp_path / "a", flat(), [judge()], HOW)
+    label(prompts, tmp_path / "b", flat(), [judge()], replace(HOW, shard_size=shard_size))
+    assert list(TripletStore.open(tmp_path / "a")) == list(TripletStore.open(tmp_path / "b"))
+
+
+def test_a_complete_folder_is_left_alone(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    first = label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+    source = flat()
+    assert label(prompts, tmp_path / "out", source, [judge()], HOW) == first
+    assert source.batches == []
+
+
+@pytest.mark.parametrize("keep_images", [False, True])
+def test_stopped_before_any_write_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any, keep_images: bool
+) -> None:
+    how = replace(HOW, keep_images=keep_images)
+    label(prompts, tmp_path / "whole", flat(), [judge()], how)
+    wanted = contents(tmp_path / "whole")
+    for writes in itertools.count():
+        out = tmp_path / f"stopped-{writes}"
+        if not _label_until(writes, prompts, out, flat(), judge(), how):
+            break
+        label(prompts, out, flat(), [judge()], how)
+        assert contents(out) == wanted
+    assert writes == 8 + 15 * keep_images
+
+
+def _label_until(
+    writes: int, prompts: list[Prompt], out: Path, source: Any, judge: Any, how: Labeling
+) -> bool:
+    """Whether the run was stopped: after so many whole files, with the next one half written."""
+    done = 0
+
+    def replace_some(old: str, new: str) -> None:
+        nonlocal done
+        if done == writes:
+            raise Killed
+        done += 1
+        os.rename(old, new)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "os", SimpleNamespace(replace=replace_some, fsync=os.fsync))
+        try:
+            label(prompts, out, source, [judge], how)
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"how": replace(HOW, seed=6)}, "seed: there 5, now 6"),
+        ({"how": replace(HOW, candidates=4)}, "candidates: there 3, now 4"),
+        ({"how": replace(HOW, pairs="all")}, 'pairs: there "best-worst", now "all"'),
+        ({"steps": 9}, "steps: there 2, now 9"),
+        ({"factor": 2.0}, r"scorers\.brightness\.factor: there 1\.0, now 2\.0"),
+        ({"prompts": 4}, "prompts.n: there 5, now 4"),
+    ],
+    ids=["seed", "candidates", "pairs", "model", "scorer", "prompts"],
+)
+def test_other_settings_are_refused_by_name(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any, change: dict[str, Any], key: str
+) -> None:
+    label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+    source = flat(steps=change.get("steps", 2))
+    other = judge(factor=change.get("factor", 1.0))
+    with pytest.raises(UserError, match=key):
+        label(prompts[: change.get("prompts", 5)], tmp_path / "out", source, [other], change.get("how", HOW))
+
+
+def test_two_processes_cannot_write_to_one_folder(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    with (
+        folders.claimed(tmp_path / "out", "label", {}),
+        pytest.raises(UserError, match="another diffdpo is working there"),
+    ):
+        label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates": 1}, "candidates: pairs need at least 2"),
+        ({"shard_size": 0}, "shard size: at least 1"),
+        ({"min_margin": -1.0}, "min margin: at least 0"),
+        ({"pairs": "best"}, "unknown way to pair 'best'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Labeling(**options)
+
+
+def test_the_seed_of_an_image_is_pinned() -> None:
+    assert image_seed(0, "a1", 2) == 0 < 2**63

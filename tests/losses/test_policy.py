@@ -1,0 +1,69 @@
+"""PPO's pieces against loops written from the formulas."""
+
+import math
+
+import pytest
+import torch
+
+from diffdpo.losses import AdaptiveKL, generalized_advantage, policy_loss, shaped_rewards, value_loss
+
+MASK = torch.tensor([[True, True, True, False], [True, True, False, False]])
+
+
+def test_score_lands_on_the_last_real_token_and_kl_on_all():
+    logps = torch.tensor([[-1.0, -2.0, -3.0, 9.0], [-0.5, -0.5, 9.0, 9.0]])
+    ref = torch.tensor([[-1.5, -1.0, -3.0, 0.0], [-0.25, -1.0, 0.0, 0.0]])
+    rewards = shaped_rewards(torch.tensor([10.0, 20.0]), logps, ref, MASK, kl_coef=0.1)
+    expected = [[-0.05, 0.1, 10.0, 0.0], [0.025, 20 - 0.05, 0.0, 0.0]]
+    torch.testing.assert_close(rewards, torch.tensor(expected))
+
+
+def test_a_row_without_real_tokens_gets_nothing():
+    mask = torch.zeros(1, 3, dtype=torch.bool)
+    assert shaped_rewards(torch.tensor([5.0]), torch.ones(1, 3), torch.zeros(1, 3), mask, kl_coef=1.0).abs().sum() == 0
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.8), (1.0, 1.0)])
+def test_advantage_is_the_sum_of_discounted_deltas(gamma, lam):
+    torch.manual_seed(1)
+    rewards, values = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
+    advantages, returns = generalized_advantage(rewards, values, MASK, gamma=gamma, lam=lam)
+    for row, length in ((0, 3), (1, 2)):
+        v = [*values[row, :length].tolist(), 0.0]
+        deltas = [rewards[row, t].item() + gamma * v[t + 1] - v[t] for t in range(length)]
+        expected = [sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, length)) for t in range(length)]
+        assert advantages[row, :length].tolist() == pytest.approx(expected, rel=1e-12)
+        assert returns[row, :length].tolist() == pytest.approx([a + b for a, b in zip(expected, v, strict=False)])
+    assert advantages[~MASK].abs().sum() == 0
+    assert returns[~MASK].abs().sum() == 0
+
+
+def test_policy_loss_is_the_clipped_surrogate_over_real_tokens():
+    logps = torch.log(torch.tensor([[1.5, 0.5, 1.1, 7.0], [1.0, 0.7, 3.0, 3.0]]))
+    advantages = torch.tensor([[1.0, 1.0, -2.0, 9.0], [-1.0, -1.0, 9.0, 9.0]])
+    terms = [-1.2, -0.5, 2.2, 1.0, 0.8]  # min(rho A, clip(rho) A), negated, token by token
+    loss = policy_loss(logps, torch.zeros(2, 4), advantages, MASK)
+    assert loss.item() == pytest.approx(sum(terms) / 5, rel=1e-6)
+
+
+def test_value_loss_takes_the_worse_of_free_and_clipped():
+    values, old = torch.tensor([[1.0, 0.0, 0.5, 0.0]]), torch.tensor([[0.0, 0.0, 0.5, 9.0]])
+    returns = torch.tensor([[1.0, 2.0, 0.0, 5.0]])
+    terms = [max(0.0, (0.2 - 1) ** 2), 4.0, 0.25]
+    assert value_loss(values, old, returns, MASK[:1]).item() == pytest.approx(0.5 * sum(terms) / 3)
+
+
+def test_adaptive_kl_moves_towards_its_target_by_at_most_a_fifth():
+    controller = AdaptiveKL(0.1, target=6.0, horizon=1000)
+    controller.update(60.0, 500)
+    assert controller.coef == pytest.approx(0.1 * (1 + 0.2 * 0.5))
+    controller.update(5.7, 1000)
+    assert controller.coef == pytest.approx(0.11 * (1 - 0.05))
+
+
+def test_masked_infinities_do_no_harm():
+    logps = torch.tensor([[0.0, math.inf]], requires_grad=True)
+    loss = policy_loss(logps, torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([[True, False]]))
+    loss.backward()
+    assert loss.isfinite()
+    assert logps.grad.isfinite().all()

@@ -1,0 +1,48 @@
+"""The K-wise ranking loss against a double loop in plain Python."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from diffdpo.losses import ranking_loss
+
+
+def by_hand(scores, ranks, real):
+    terms = [
+        math.log1p(math.exp(-(scores[i] - scores[j])))
+        for i, j in itertools.permutations(range(len(scores)), 2)
+        if ranks[i] < ranks[j] and real[i] and real[j]
+    ]
+    return sum(terms) / len(terms) if terms else 0.0
+
+
+SCORES = [[0.3, -1.2, 2.0, 0.9], [1.0, 1.0, -3.0, 0.2], [5.0, 4.0, 3.0, 2.0]]
+RANKS = [[1, 2, 3, 4], [1, 1, 2, 3], [1, 1, 1, 1]]
+REAL = [[True] * 4, [True, True, True, False], [True] * 4]
+
+
+def test_all_ordered_pairs_of_a_prompt_are_averaged():
+    loss = ranking_loss(torch.tensor(SCORES, dtype=torch.float64), torch.tensor(RANKS), torch.tensor(REAL))
+    expected = [by_hand(*row) for row in zip(SCORES, RANKS, REAL, strict=True)]
+    assert loss.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_two_answers_are_bradley_terry():
+    loss = ranking_loss(torch.tensor([[0.4, -0.6]]), torch.tensor([[1, 2]]))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1.0)))
+
+
+def test_only_ties_give_zero_and_no_gradient():
+    scores = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    ranking_loss(scores, torch.tensor([[1, 1]])).sum().backward()
+    assert torch.equal(scores.grad, torch.zeros(1, 2))
+
+
+def test_absent_answers_may_hold_anything():
+    scores = torch.tensor([[1.0, 0.0, float("inf")]], requires_grad=True)
+    loss = ranking_loss(scores, torch.tensor([[1, 2, 3]]), torch.tensor([[True, True, False]]))
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1.0)))
+    assert scores.grad.isfinite().all()

@@ -1,0 +1,34 @@
+"""Draws depend on seed, pair and index, and on nothing else."""
+
+import torch
+
+from diffdpo.objectives import draw
+
+SHAPE = (4, 8, 8)
+
+
+def test_a_batch_of_three_equals_three_batches_of_one():
+    together = draw(7, ["a", "b", "c"], [0, 1, 2], SHAPE, 1000)
+    apart = [draw(7, [name], [index], SHAPE, 1000) for index, name in enumerate("abc")]
+    for column, parts in zip(together, zip(*apart, strict=True), strict=True):
+        assert torch.equal(column, torch.cat(parts))
+
+
+def test_seed_pair_and_index_each_change_the_draw():
+    base = draw(7, ["a"], [0], SHAPE, 1000).noise
+    for other in (draw(8, ["a"], [0], SHAPE, 1000), draw(7, ["b"], [0], SHAPE, 1000), draw(7, ["a"], [1], SHAPE, 1000)):
+        assert not torch.equal(base, other.noise)
+
+
+def test_timesteps_cover_the_whole_range_evenly():
+    timesteps = draw(0, [str(i) for i in range(4000)], [0] * 4000, (1, 1, 1), 10).timesteps
+    counts = torch.bincount(timesteps, minlength=10)
+    assert counts.shape == (10,)
+    assert (counts - 400).abs().max() < 100
+
+
+def test_noise_is_standard_normal_and_the_posterior_noises_differ():
+    draws = draw(0, [str(i) for i in range(200)], [0] * 200, SHAPE, 1000)
+    assert abs(draws.noise.mean()) < 0.03
+    assert abs(draws.noise.std() - 1) < 0.03
+    assert not torch.equal(draws.posterior_w, draws.posterior_l)

@@ -1,0 +1,72 @@
+"""Small models with random weights in the published layouts. No test reaches a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parent))  # for scorer_samples, whatever the import mode of pytest
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from scorer_samples import KINDS, OPEN_CLIP_CONFIG, SIZE
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+
+def _spread(model: torch.nn.Module) -> None:
+    """Random weights large enough that different inputs get clearly different scores."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 or "class_embedding" in name:
+            parameter.data.normal_(0, 0.2, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers CLIPModel folder with its own PIL image processor and byte-level tokenizer."""
+    folder = tmp_path_factory.mktemp("clip")
+    characters = list(open_clip.tokenizer.bytes_to_unicode().values())
+    pieces = [*characters, *(c + "</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[]).save_pretrained(
+        folder
+    )
+    crop = {"height": SIZE, "width": SIZE}
+    CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=crop).save_pretrained(folder)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {
+        "bos_token_id": len(pieces) - 2,
+        "eos_token_id": len(pieces) - 1,
+        "pad_token_id": len(pieces) - 1,
+    }
+    text = {**tower, **special, "vocab_size": len(pieces), "max_position_embeddings": 77}
+    vision = {**tower, "image_size": SIZE, "patch_size": 8}
+    config = CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=32, logit_scale_init_value=4.6052
+    )
+    model = CLIPModel(config)
+    _spread(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hps_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny.json` (an open_clip model config) and `HPS_v2_compressed.pt` with the key `state_dict`."""
+    folder = tmp_path_factory.mktemp("hps")
+    model = open_clip.CLIP(**OPEN_CLIP_CONFIG)
+    _spread(model)
+    torch.save({"state_dict": model.state_dict()}, folder / "HPS_v2_compressed.pt")
+    (folder / "tiny.json").write_text(json.dumps(OPEN_CLIP_CONFIG))
+    return folder
+
+
+@pytest.fixture(params=list(KINDS))
+def any_image(request: pytest.FixtureRequest) -> Image.Image:
+    """One image of each kind, a fresh object for each test."""
+    image: Image.Image = KINDS[request.param]()
+    return image
