@@ -70,7 +70,15 @@ class TrainingConfig:
     evaluate_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "keep_checkpoints", "log_every", "evaluate_every"):
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulation",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "log_every",
+            "evaluate_every",
+        ):
             _in_range(f"training.{name}", getattr(self, name), 1, float("inf"))
         _in_range("training.learning_rate", self.learning_rate, 0, 1)
         _in_range("training.warmup_steps", self.warmup_steps, 0, float("inf"))
@@ -132,7 +140,9 @@ class DpoConfig:
 
     def __post_init__(self) -> None:
         if self.lora.rank == 0 and self.model.reference == "adapter":
-            raise UserError("model.reference: `adapter` needs a LoRA; set lora.rank above 0, or model.reference to copy")
+            raise UserError(
+                "model.reference: `adapter` needs a LoRA; set lora.rank above 0, or model.reference to copy"
+            )
 
 
 METHODS: dict[str, type[DpoConfig]] = {"dpo": DpoConfig}
@@ -198,7 +208,7 @@ def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
         return value
     elif kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    elif kind is bool and isinstance(value, bool) or kind is str and isinstance(value, str):
+    elif (kind is bool and isinstance(value, bool)) or (kind is str and isinstance(value, str)):
         return value
     wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
     raise UserError(f"{key}: {wanted} is wanted here, not {value!r}")

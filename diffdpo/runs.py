@@ -34,9 +34,7 @@ class Run:
         write_json(self.folder / MANIFEST, {**manifest, "complete": True, "results": dict(results or {})})
 
 
-def claim(
-    folder: str | Path, command: str, settings: Mapping[str, Any], inputs: Sequence[str | Path] = ()
-) -> Run:
+def claim(folder: str | Path, command: str, settings: Mapping[str, Any], inputs: Sequence[str | Path] = ()) -> Run:
     """Take `folder` for a run of `command` with `settings`, creating it or going on with it.
 
     Args:
@@ -63,10 +61,14 @@ def claim(
         return Run(folder, "new")
     old = read_manifest(folder)
     if old["command"] != command:
-        raise UserError(f"{folder}: made by `diffdpo {old['command']}`, not by `diffdpo {command}`; name another folder")
+        raise UserError(
+            f"{folder}: made by `diffdpo {old['command']}`, not by `diffdpo {command}`; name another folder"
+        )
     differing = _differences(old["settings"], manifest["settings"]) + _differences(old["inputs"], manifest["inputs"])
     if differing:
-        raise UserError(f"{folder}: made with other settings ({'; '.join(differing)}); name another folder or remove it")
+        raise UserError(
+            f"{folder}: made with other settings ({'; '.join(differing)}); name another folder or remove it"
+        )
     return Run(folder, "complete" if old["complete"] else "partial")
 
 

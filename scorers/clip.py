@@ -23,9 +23,7 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ScorerError(f"the tokenizer of {source} has no vocabulary: its tokenizer.json is missing")
     if len(tokenizer) > vocabulary:
-        raise ScorerError(
-            f"the tokenizer of {source} has {len(tokenizer)} tokens, the model knows {vocabulary}"
-        )
+        raise ScorerError(f"the tokenizer of {source} has {len(tokenizer)} tokens, the model knows {vocabulary}")
 
 
 class ClipScorer(BatchScorer):

@@ -85,9 +85,7 @@ def _read_json(path: str) -> Architecture:
         if not isinstance(config.get(key), kind):
             raise ScorerError(f"architecture file {path}: {key!r} is missing or not of type {kind.__name__}")
     statistics = {key: tuple(content.get("preprocess_cfg", {}).get(key) or ()) for key in ("mean", "std")}
-    return Architecture(
-        path, config, file.parent, **{key: value for key, value in statistics.items() if value}
-    )
+    return Architecture(path, config, file.parent, **{key: value for key, value in statistics.items() if value})
 
 
 def build_model(architecture: Architecture) -> nn.Module:
@@ -95,9 +93,7 @@ def build_model(architecture: Architecture) -> nn.Module:
     config = deepcopy(architecture.config)
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "multimodal_cfg" in config:
-        raise ScorerError(
-            f"architecture {architecture.name} is a captioner (multimodal_cfg), not a two-tower model"
-        )
+        raise ScorerError(f"architecture {architecture.name} is a captioner (multimodal_cfg), not a two-tower model")
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     if "timm_model_name" in vision:
         vision["timm_model_pretrained"] = False  # the checkpoint brings every weight: download none

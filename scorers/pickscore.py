@@ -148,9 +148,7 @@ def _load_model(model: str) -> Any:
     wrong = {"missing": report["missing_keys"], "unexpected": foreign, "misshapen": report["mismatched_keys"]}
     for kind, keys in wrong.items():
         if keys:
-            names = sorted(
-                key if isinstance(key, str) else key[0] for key in keys
-            )  # misshapen: (name, shape, shape)
+            names = sorted(key if isinstance(key, str) else key[0] for key in keys)  # misshapen: (name, shape, shape)
             some = f"{len(keys)} {kind} weights, such as {names[0]}"
             raise ScorerError(f"model {model!r} is not a whole CLIPModel: {some}")
     return loaded

@@ -54,8 +54,7 @@ def line_chart(chart: Chart) -> Markup:
 def describe(chart: Chart) -> str:
     """The chart in words, for who cannot see it."""
     ends = [
-        f"{series.label} from {number(series.smoothed[0])} to {number(series.smoothed[-1])}"
-        for series in chart.series
+        f"{series.label} from {number(series.smoothed[0])} to {number(series.smoothed[-1])}" for series in chart.series
     ]
     steps = f"steps {number(chart.series[0].steps[0])} to {number(chart.series[0].steps[-1])}"
     return f"{chart.title}, {steps}: {'; '.join(ends)}"
@@ -89,18 +88,12 @@ def _axes(chart: Chart) -> tuple[Axis, Axis]:
 def _grid(x: Axis, y: Axis) -> str:
     parts = []
     for value in ticks(y.low, y.high):
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value)}" y2="{y(value)}"/>'
-        )
-        parts.append(
-            f'<text class="tick" x="{_LEFT - 7}" y="{y(value) + 4}" text-anchor="end">{number(value)}</text>'
-        )
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value)}" y2="{y(value)}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{y(value) + 4}" text-anchor="end">{number(value)}</text>')
     base = _HEIGHT - _BOTTOM
     parts.append(f'<line class="base" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
     for value in ticks(x.low, x.high):
-        parts.append(
-            f'<text class="tick" x="{x(value)}" y="{base + 16}" text-anchor="middle">{number(value)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{x(value)}" y="{base + 16}" text-anchor="middle">{number(value)}</text>')
     center = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text class="tick" x="{center}" y="{_HEIGHT - 5}" text-anchor="middle">step</text>')
     return "".join(parts)

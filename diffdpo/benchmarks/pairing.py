@@ -19,9 +19,7 @@ def check_same(a: BenchRun, b: BenchRun) -> None:
         if row_a.prompt != row_b.prompt:
             raise UserError(f"{both}: prompt {row_a.index} differs, {row_a.prompt!r} and {row_b.prompt!r}")
         if None not in (row_a.seed, row_b.seed) and row_a.seed != row_b.seed:
-            raise UserError(
-                f"{both}: the seed of prompt {row_a.index} differs; make both with the same --seed"
-            )
+            raise UserError(f"{both}: the seed of prompt {row_a.index} differs; make both with the same --seed")
 
 
 def check_labelers(labeled_by: Sequence[str], a: BenchRun, b: BenchRun) -> None:
@@ -49,12 +47,8 @@ def warnings(a: BenchRun, b: BenchRun, labeled_by: Sequence[str]) -> list[str]:
         if name in b.scorers and a.summary["scorers"].get(name) != b.summary["scorers"].get(name):
             found.append(f"{name} ran with other settings in the two runs: its scores may not be comparable.")
     if any(row.seed is None for run in (a, b) for row in run.rows[:1]):
-        found.append(
-            "Images were given, not drawn here: whether both sides began from the same noise is not known."
-        )
+        found.append("Images were given, not drawn here: whether both sides began from the same noise is not known.")
     for key in ("steps", "guidance"):
         if a.settings.get(key) != b.settings.get(key):
-            found.append(
-                f"The runs were drawn with other {key}: {a.settings.get(key)} and {b.settings.get(key)}."
-            )
+            found.append(f"The runs were drawn with other {key}: {a.settings.get(key)} and {b.settings.get(key)}.")
     return found

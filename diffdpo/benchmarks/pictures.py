@@ -46,9 +46,7 @@ def pipeline_draw(model: str, lora: str | None, sampling: Sampling, device: str,
     return draw
 
 
-def draw_missing(
-    folder: Path, prompts: Sequence[str], seeds: Sequence[int], draw: Draw, batch_size: int
-) -> list[Path]:
+def draw_missing(folder: Path, prompts: Sequence[str], seeds: Sequence[int], draw: Draw, batch_size: int) -> list[Path]:
     """Draw the images that are not there or cannot be read. Returns the paths of all of them, in order.
 
     A batch of which anything is missing is drawn again as a whole: the last bit of an image may depend on the batch
@@ -83,15 +81,11 @@ def numbered_images(source: Path, n: int) -> list[Path]:
         if path.suffix.lower() not in SUFFIXES or not path.stem.isdecimal():
             continue
         if int(path.stem) in found:
-            raise UserError(
-                f"{source}: {found[int(path.stem)].name} and {path.name} are both image {int(path.stem)}"
-            )
+            raise UserError(f"{source}: {found[int(path.stem)].name} and {path.name} are both image {int(path.stem)}")
         found[int(path.stem)] = path
     missing = [f"{index:05d}" for index in range(n) if index not in found]
     if missing:
-        raise UserError(
-            f"{source}: {len(missing)} of {n} images are missing: {_some(missing)} (png, jpg or webp)"
-        )
+        raise UserError(f"{source}: {len(missing)} of {n} images are missing: {_some(missing)} (png, jpg or webp)")
     broken = [found[index].name for index in range(n) if not readable(found[index])]
     if broken:
         raise UserError(f"{source}: {len(broken)} of {n} images cannot be read: {_some(broken)}")

@@ -55,9 +55,7 @@ class Suite:
         if limit is None:
             return self.prompts[: self.default_prompts]
         if not MIN_PROMPTS <= limit <= len(self.prompts):
-            raise UserError(
-                f"--limit {limit}: suite {self.name!r} takes {MIN_PROMPTS} to {len(self.prompts)} prompts"
-            )
+            raise UserError(f"--limit {limit}: suite {self.name!r} takes {MIN_PROMPTS} to {len(self.prompts)} prompts")
         return self.prompts[:limit]
 
     def seed(self, suite_seed: int, index: int) -> int:

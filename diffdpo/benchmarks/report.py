@@ -133,9 +133,7 @@ def _render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cards = {
-        kind: [_card(comparison, a, b, index) for index in indices] for kind, indices in examples.items()
-    }
+    cards = {kind: [_card(comparison, a, b, index) for index in indices] for kind, indices in examples.items()}
     return environment.get_template("report.html.jinja").render(
         c=comparison,
         labeled=any(measure.labeled for measure in comparison.scores),
@@ -174,9 +172,7 @@ def _card(comparison: Comparison, a: BenchRun, b: BenchRun, index: int) -> Card:
 def _training_settings(training_run: str | Path | None) -> list[Setting]:
     if training_run is None or not (Path(training_run) / MANIFEST).is_file():
         return []
-    return [
-        Setting(key, value, value) for key, value in flat(read_manifest(training_run)["settings"]).items()
-    ]
+    return [Setting(key, value, value) for key, value in flat(read_manifest(training_run)["settings"]).items()]
 
 
 def _effects(comparison: Comparison) -> list[Effect]:

@@ -137,9 +137,7 @@ def _parse(line: str, where: str) -> Row:
         raise UserError(f"{where}: not a JSON object")
     for key, kinds in _REQUIRED.items():
         if key not in record or not isinstance(record[key], kinds) or isinstance(record[key], bool):
-            raise UserError(
-                f"{where}: {key!r} is {record[key]!r}" if key in record else f"{where}: lacks {key!r}"
-            )
+            raise UserError(f"{where}: {key!r} is {record[key]!r}" if key in record else f"{where}: lacks {key!r}")
     row = Row(**{key: value for key, value in record.items() if key in Row.__dataclass_fields__})
     for name, value in {**row.scores, **_dict(row.look, "look", where)}.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -160,11 +158,7 @@ def _check_rows(folder: Path, rows: Sequence[Row], expected: int) -> None:
     path = folder / RESULTS
     for number, row in enumerate(rows):
         if row.index != number:
-            fault = (
-                "a duplicate of an earlier row"
-                if row.index in range(number)
-                else f"where {number} is missing"
-            )
+            fault = "a duplicate of an earlier row" if row.index in range(number) else f"where {number} is missing"
             raise UserError(f"{path}, row {number}: index {row.index}, {fault}")
         if not (folder / row.image).is_file():
             raise UserError(f"{path}, row {number}: its image {folder / row.image} is missing")
@@ -172,6 +166,4 @@ def _check_rows(folder: Path, rows: Sequence[Row], expected: int) -> None:
             if (getattr(row, name) or {}).keys() != (getattr(rows[0], name) or {}).keys():
                 raise UserError(f"{path}, row {number}: other {name} than in row 0")
     if len(rows) != expected:
-        raise UserError(
-            f"{path}: {len(rows)} rows where the run has {expected} prompts; row {len(rows)} is missing"
-        )
+        raise UserError(f"{path}: {len(rows)} rows where the run has {expected} prompts; row {len(rows)} is missing")

@@ -41,9 +41,7 @@ def suite() -> Suite:
 @cache
 def held_out_captions() -> tuple[str, ...]:
     """All held-out captions in the order of the suite."""
-    scenes = sorted(
-        split_scenes(held_out=True), key=lambda scene: hashlib.sha256(scene.caption.encode()).hexdigest()
-    )
+    scenes = sorted(split_scenes(held_out=True), key=lambda scene: hashlib.sha256(scene.caption.encode()).hexdigest())
     cells = [
         [scene.caption for scene in scenes if (scene.relation, scene.background) == cell]
         for cell in itertools.product(RELATIONS, BACKGROUNDS)

@@ -185,9 +185,7 @@ def _pair(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
 def _checked(values: ArrayLike, name: str) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < 2:
-        raise ValueError(
-            f"{name}: an interval needs one value for each of at least 2 prompts, not shape {array.shape}"
-        )
+        raise ValueError(f"{name}: an interval needs one value for each of at least 2 prompts, not shape {array.shape}")
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array))[0])
         raise ValueError(f"{name}: value {row} is {array[row]}, which has no mean")

@@ -84,9 +84,7 @@ def run_suite(
         paths = pictures.draw_missing(run.folder / IMAGES, prompts, seeds, draw, batch_size)
     else:
         paths = pictures.copy_images(given or [], run.folder / IMAGES)
-    rows, made_by = _judge(
-        suite, prompts, seeds if given is None else None, paths, names, load_scorer or _load
-    )
+    rows, made_by = _judge(suite, prompts, seeds if given is None else None, paths, names, load_scorer or _load)
     summary = {**_summary(suite, rows), "scorers": made_by}
     write_results(run.folder, rows, summary)
     run.finish({group: summary[group] for group in ("parts", "scores")})
@@ -147,9 +145,7 @@ def _scores(name: str, scorer: Scorer, prompts: Sequence[str], paths: Sequence[P
     with progress(f"score by {name}", len(paths)) as advance:
         for start in range(0, len(paths), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            found = [
-                float(score) for score in scorer.score(prompts[part], [_open(path) for path in paths[part]])
-            ]
+            found = [float(score) for score in scorer.score(prompts[part], [_open(path) for path in paths[part]])]
             for path, score in zip(paths[part], found, strict=True):
                 if not math.isfinite(score):
                     raise UserError(f"{path}: scorer {name!r} gave {score}, which is no score")

@@ -64,9 +64,7 @@ def difference(estimate: Estimate, *, rate: bool) -> tuple[str, str]:
     """A difference and its interval."""
     scale, places = (100, 1) if rate else (1, digits(estimate.interval))
     mean, low, high = (scale * x for x in (estimate.mean, estimate.interval.low, estimate.interval.high))
-    return fixed(
-        mean, places, sign=True
-    ), f"{fixed(low, places, sign=True)} to {fixed(high, places, sign=True)}"
+    return fixed(mean, places, sign=True), f"{fixed(low, places, sign=True)} to {fixed(high, places, sign=True)}"
 
 
 def rates(interval: Interval) -> str:
@@ -91,9 +89,7 @@ def verdict(estimate: Estimate) -> str:
 def headline(comparison: Comparison) -> tuple[str, str]:
     """What happened, in a sentence, and the numbers that back it in another."""
     exact = next((measure for measure in comparison.parts if measure.name == "exact"), None)
-    measure = exact or next(
-        (m for m in comparison.scores if m.name == comparison.judge), comparison.scores[0]
-    )
+    measure = exact or next((m for m in comparison.scores if m.name == comparison.judge), comparison.scores[0])
     what = "Exact-checker accuracy" if exact else f"The mean {measure.name} score"
     before, after = value(measure, measure.contrast.a)[0], value(measure, measure.contrast.b)[0]
     first = {

@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance", type=float, metavar="G", help="classifier-free guidance scale (default: the suite's)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all images (default: 0)")
-    parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="B", help="images at a time (default: 8)"
-    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="images at a time (default: 8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if any)")
     parser.add_argument(
         "--precision", default="auto", help="fp32, bf16, fp16 of the model (default: fp16 on CUDA, else fp32)"
@@ -125,9 +123,7 @@ def _model(args: argparse.Namespace) -> str:
     model = resolve_model(args.model)
     folder = Path(model)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise UserError(
-            f"--model {args.model}: {folder} holds no model_index.json, so it is no diffusers pipeline"
-        )
+        raise UserError(f"--model {args.model}: {folder} holds no model_index.json, so it is no diffusers pipeline")
     if not folder.is_dir() and (folder.is_absolute() or model.startswith(".") or model.count("/") != 1):
         raise UserError(f"--model {args.model}: there is no folder {model}, and a hub name reads owner/name")
     if args.lora is not None and not Path(args.lora).exists() and args.lora.count("/") != 1:

@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """What `generate` and `label` share: the model, the prompts, how images are drawn and where they go."""
-    parser.add_argument(
-        "--model", required=True, help="a diffusers folder, a hub name, or `shapes`, the built-in one"
-    )
+    parser.add_argument("--model", required=True, help="a diffusers folder, a hub name, or `shapes`, the built-in one")
     parser.add_argument("--lora", metavar="PATH", help="a LoRA folder or file for the model")
     parser.add_argument(
         "--prompts",
@@ -38,23 +36,15 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="classifier-free guidance scale (default: 7.5)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all images (default: 0)")
-    parser.add_argument(
-        "--size", type=int, metavar="PX", help="edge of the square images (default: the model's own)"
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="B", help="images at a time (default: 8)"
-    )
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if there is one)"
-    )
+    parser.add_argument("--size", type=int, metavar="PX", help="edge of the square images (default: the model's own)")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="images at a time (default: 8)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if there is one)")
     parser.add_argument(
         "--precision",
         default="auto",
         help="fp32, bf16, fp16 of the model (default: fp16 on a CUDA GPU, else fp32)",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, start nothing, write nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing, write nothing")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="NAME, or NAME=PATH for local weights; give it again for more scorers",
     )
-    parser.add_argument(
-        "--dir", metavar="DIR", help="images named by the prompt's position: 00000.png, 00001.jpg ..."
-    )
+    parser.add_argument("--dir", metavar="DIR", help="images named by the prompt's position: 00000.png, 00001.jpg ...")
     parser.add_argument("--prompts", metavar="FILE", help="the prompts of --dir (default: DIR/prompts.jsonl)")
     parser.add_argument(
         "--table",
@@ -32,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: .csv, .tsv, .jsonl or .parquet with the columns prompt and path",
     )
     parser.add_argument("--out", metavar="FILE", help="write a CSV file (default: to standard output)")
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if there is one)"
-    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if there is one)")
     parser.add_argument("--dry-run", action="store_true", help="check everything, score nothing")
 
 
@@ -71,9 +67,7 @@ def show(result: dict[str, Any]) -> None:
     else:
         for name, scores in result["scorers"].items():
             spread = f"(standard deviation {scores['std']:.4g})"
-            print(
-                f"{name}: mean {scores['mean']:.4g} {spread} of {result['images']} images; {scores['scale']}"
-            )
+            print(f"{name}: mean {scores['mean']:.4g} {spread} of {result['images']} images; {scores['scale']}")
         print(f"scores in {result['out']}")
 
 
@@ -99,9 +93,7 @@ def _folder(folder: Path, file: Path) -> tuple[list[str], list[Path]]:
         if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and path.stem.isdecimal():
             other = found.setdefault(int(path.stem), path)
             if other != path:
-                raise UserError(
-                    f"{path}: {other.name} is there as well; which one is image {int(path.stem)}?"
-                )
+                raise UserError(f"{path}: {other.name} is there as well; which one is image {int(path.stem)}?")
     missing = [index for index in range(len(prompts)) if index not in found]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

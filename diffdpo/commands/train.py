@@ -21,12 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.config import load_config
+    from diffdpo.recipes import find_config
     from diffdpo.shapes.weights import resolve_model
 
-    config = load_config(args.config, args.overrides)
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, path=resolve_model(config.model.path))
-    )
+    config = load_config(find_config(args.config), args.overrides)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=resolve_model(config.model.path)))
     if args.dry_run:
         return _plan(config)
     from diffdpo.training.runner import run_dpo
@@ -38,7 +37,10 @@ def show(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print(f"would train {result['model']} on {result['pairs']} pairs ({result['held_out_pairs']} held out)")
         print(f"for {result['steps']} steps of {result['pairs_per_step']} pairs, into {result['output']}")
-        print(f"weights, gradients and optimiser take about {result['memory_gb']:.1f} GB; activations come on top")
+        if result["memory_gb"] is None:
+            print("memory: not counted, the model is not here yet and would be fetched from the hub")
+        else:
+            print(f"memory: {result['memory_gb']:.2g} GB for weights, gradients and optimiser, and activations on top")
         return
     figures = result["figures"]
     print(f"trained on {result['pairs']} pairs: {Path(result['output']) / result['exported']}")

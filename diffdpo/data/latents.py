@@ -129,9 +129,7 @@ class LatentCache:
         with _alone(cache.folder):
             run = claim(cache.folder, "latents", settings)
             if run.state != "complete":
-                builder = _Builder(
-                    cache.folder, store, encode_images, encode_prompts, DTYPES[dtype], size, batch_size
-                )
+                builder = _Builder(cache.folder, store, encode_images, encode_prompts, DTYPES[dtype], size, batch_size)
                 builder.prompts(cache._prompts)
                 builder.latents()
                 run.finish({"pairs": len(store), "prompts": len(cache._prompts)})
@@ -174,9 +172,7 @@ class LatentCache:
             try:
                 self._shards[path] = load_file(path)
             except (SafetensorError, OSError) as error:
-                raise UserError(
-                    f"{path}: missing or damaged ({error}); remove the folder to encode again"
-                ) from None
+                raise UserError(f"{path}: missing or damaged ({error}); remove the folder to encode again") from None
         return self._shards[path]
 
 

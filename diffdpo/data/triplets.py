@@ -266,9 +266,7 @@ def _open_shard(path: Path) -> _Shard:
     return _Shard(path, rows, np.cumsum(sizes), np.array(labels, dtype=float).reshape(-1, 2), judged)
 
 
-def _check_columns(
-    path: Path, schema: pa.Schema, row: type[Pair] | type[Score], needed: Sequence[str]
-) -> None:
+def _check_columns(path: Path, schema: pa.Schema, row: type[Pair] | type[Score], needed: Sequence[str]) -> None:
     missing = [name for name in needed if name not in schema.names]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing; needed are {', '.join(needed)}")

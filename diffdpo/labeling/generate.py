@@ -86,9 +86,7 @@ class ModelImages:
             UserError: one is neither here nor a name that a hub could know, or the model is no pipeline.
         """
         if Path(self._model).is_dir() and not (Path(self._model) / "model_index.json").is_file():
-            raise UserError(
-                f"model {self._model!r}: no model_index.json in it, so it is no diffusers pipeline"
-            )
+            raise UserError(f"model {self._model!r}: no model_index.json in it, so it is no diffusers pipeline")
         return "; ".join(_find(part) for part in (self._model, self._lora) if part)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:

@@ -73,9 +73,7 @@ def score_images(
     return scores
 
 
-def score_files(
-    judges: Sequence[Scorer], prompts: Sequence[str], paths: Sequence[Path]
-) -> NDArray[np.float64]:
+def score_files(judges: Sequence[Scorer], prompts: Sequence[str], paths: Sequence[Path]) -> NDArray[np.float64]:
     """As `score_images`, for image files, which are opened some at a time.
 
     Raises:

@@ -143,9 +143,7 @@ def summary(out: str | Path) -> dict[str, Any]:
         "ties": int(store.ties.sum()),
         "prompts_without_pair": prompts - len(set(store.captions)),
         "mean_margin": float(store.margins.mean()) if len(store) else None,
-        "mean_scores": {
-            name: float(values[names == name].mean()) for name in dict.fromkeys(scores["scorer"])
-        },
+        "mean_scores": {name: float(values[names == name].mean()) for name in dict.fromkeys(scores["scorer"])},
     }
 
 
@@ -201,9 +199,7 @@ def _pairs(
     per_prompt = combine(scores.reshape(len(scores), -1, how.candidates))
     pairs = []
     for preference in make_pairs(per_prompt, how.pairs, how.min_margin):
-        first, second = (
-            preference.prompt * how.candidates + n for n in (preference.first, preference.second)
-        )
+        first, second = (preference.prompt * how.candidates + n for n in (preference.first, preference.second))
         prompt = candidates[first].prompt
         label_0, label_1 = preference.labels
         pairs.append(
@@ -226,9 +222,7 @@ def _pairs(
     return pairs
 
 
-def _score_rows(
-    candidates: Sequence[Candidate], judges: Sequence[Scorer], scores: NDArray[np.float64]
-) -> list[Score]:
+def _score_rows(candidates: Sequence[Candidate], judges: Sequence[Scorer], scores: NDArray[np.float64]) -> list[Score]:
     return [
         Score(candidate.id, judge.name, float(score), candidate.prompt.text, candidate.seed)
         for judge, row in zip(judges, scores, strict=True)

@@ -57,7 +57,9 @@ def diffusion_dpo_loss(
     )
 
 
-def winner_safeguard(prediction_w: Tensor, prediction_l: Tensor, target_w: Tensor, target_l: Tensor, mu: float) -> Tensor:
+def winner_safeguard(
+    prediction_w: Tensor, prediction_l: Tensor, target_w: Tensor, target_l: Tensor, mu: float
+) -> Tensor:
     """How much of the loser's gradient may pass, so that no step raises the winner's own error.
 
     SDPO (arXiv 2511.03317): `clamp((1 - mu) |g_w|^2 / <g_w, g_l>, 0, 1)` with g the gradient of e with respect to the

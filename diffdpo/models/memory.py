@@ -10,18 +10,20 @@ FLOAT32 = 4
 ADAM = 2 * FLOAT32
 
 
-def training_memory_gb(model: str, lora_rank: int, *, ema: bool) -> float:
+def training_memory_gb(model: str, lora_rank: int, *, ema: bool) -> float | None:
     """Weights, gradients, Adam's moments, the weight average and a frozen reference, in 1e9 bytes.
 
     Activations are not in it: they grow with batch and resolution. A LoRA's own parameters are a few per cent of the
-    UNet's and are not in it either.
+    UNet's and are not in it either. None for the name of a hub model: nothing is fetched to count it.
 
     Raises:
-        UserError: the folder is not a pipeline, or the model is not a local folder, so that nothing can be counted.
+        UserError: no such folder, or it is not a pipeline.
     """
     folder = Path(model)
     if not folder.is_dir():
-        raise UserError(f"model {model!r}: no such folder; a dry run counts a local model and fetches nothing")
+        if folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
+            raise UserError(f"model {model!r}: no such folder, and a hub name reads owner/name")
+        return None
     unet = _parameters(folder / "unet")
     encoders = _parameters(folder / "vae") + _parameters(folder / "text_encoder")
     if unet == 0:

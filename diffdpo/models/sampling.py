@@ -47,7 +47,7 @@ def load_pipeline(
     from diffusers import DDIMScheduler, DiffusionPipeline
 
     try:
-        pipeline = DiffusionPipeline.from_pretrained(model, torch_dtype=dtype, **_without_safety_checker(model))
+        pipeline = DiffusionPipeline.from_pretrained(model, dtype=dtype, **_without_safety_checker(model))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"model {model!r}: {_why_not(model, error)}") from None
     if lora is not None:

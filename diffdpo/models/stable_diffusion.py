@@ -45,7 +45,9 @@ class StableDiffusion:
     ) -> None:
         pipeline = load_pipeline(path, device=str(device))
         if not isinstance(pipeline, StableDiffusionPipeline):
-            raise UserError(f"model {path!r}: a {type(pipeline).__name__}; this version trains Stable Diffusion 1.x and 2.x")
+            raise UserError(
+                f"model {path!r}: a {type(pipeline).__name__}; this version trains Stable Diffusion 1.x and 2.x"
+            )
         self.path = path
         self.pipeline = pipeline
         self.network: nn.Module = pipeline.unet

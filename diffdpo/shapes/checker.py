@@ -118,7 +118,10 @@ def read(image: Image.Image) -> Reading:
 
 
 def _identify(
-    pixels: NDArray[np.float64], distance: NDArray[np.float64], piece: NDArray[np.bool_], background: NDArray[np.float64]
+    pixels: NDArray[np.float64],
+    distance: NDArray[np.float64],
+    piece: NDArray[np.bool_],
+    background: NDArray[np.float64],
 ) -> Found:
     core = piece & (distance >= np.quantile(distance[piece], 0.4))
     color = np.median(pixels[core], axis=0)

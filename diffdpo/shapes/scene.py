@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import random
 import re
 from dataclasses import dataclass, replace
 from functools import cache
@@ -121,3 +122,11 @@ def _held_out_combinations() -> frozenset[str]:
         ordered = sorted(combinations, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
         picked.update(ordered[: round(HELD_OUT_SHARE * len(ordered))])
     return frozenset(picked)
+
+
+def sample_captions(n: int, *, seed: int, held_out: bool) -> list[str]:
+    """`n` different captions of one side of the split, in random order."""
+    scenes = list(split_scenes(held_out=held_out))
+    if n > len(scenes):
+        raise ValueError(f"there are {len(scenes)} such captions, not {n}")
+    return [scene.caption for scene in random.Random(seed).sample(scenes, n)]

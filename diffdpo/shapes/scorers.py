@@ -23,7 +23,9 @@ def pickscore(model: str | None = None, device: str = "cpu", dtype: Any = None, 
 
 def hpsv2(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> scorers.Scorer:
     options.setdefault("architecture", str(weights.HPSV2 / "open_clip_config.json"))
-    return _renamed("shapes-hpsv2", "hpsv2", model or str(weights.HPSV2 / "hpsv2.safetensors"), device, dtype, **options)
+    return _renamed(
+        "shapes-hpsv2", "hpsv2", model or str(weights.HPSV2 / "hpsv2.safetensors"), device, dtype, **options
+    )
 
 
 def exact(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> scorers.Scorer:

@@ -66,7 +66,9 @@ class DiffusionDpo:
         error_w, error_l = noised.errors(prediction)
         passed = torch.ones_like(error_l)
         if self.loss_config.winner_safeguard is not None:
-            passed = winner_safeguard(*prediction.chunk(2), *noised.target.chunk(2), mu=self.loss_config.winner_safeguard)
+            passed = winner_safeguard(
+                *prediction.chunk(2), *noised.target.chunk(2), mu=self.loss_config.winner_safeguard
+            )
         # The value of the error stays; only this share of its gradient goes on.
         guarded_l = passed * error_l + (1 - passed) * error_l.detach()
         output = self._preference(error_w, guarded_l, ref_w, ref_l)
@@ -117,7 +119,9 @@ class DiffusionDpo:
 
     def _noise(self, batch: Batch, indices: Sequence[int], dropout: float | None = None) -> _Noised:
         shape = batch.mean_w.shape[1:]
-        draws = draw(self.seed, batch.pair_ids, indices, (shape[0], shape[1], shape[2]), self.model.objective.n_timesteps)
+        draws = draw(
+            self.seed, batch.pair_ids, indices, (shape[0], shape[1], shape[2]), self.model.objective.n_timesteps
+        )
         rate = self.caption_dropout if dropout is None else dropout
         return _Noised.of(batch.to(self.device), Draws(*(part.to(self.device) for part in draws)), self.model, rate)
 

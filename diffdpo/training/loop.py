@@ -48,7 +48,9 @@ def new_accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
 
 
-def train(recipe: Recipe, config: TrainingConfig, *, seed: int, run: str, folder: Path, accelerator: Accelerator) -> Outcome:
+def train(
+    recipe: Recipe, config: TrainingConfig, *, seed: int, run: str, folder: Path, accelerator: Accelerator
+) -> Outcome:
     """Run a recipe to its last step, from the newest checkpoint if there is one.
 
     Args:
@@ -192,6 +194,8 @@ class _Window:
 
     def means(self, accelerator: Any) -> dict[str, float]:
         names = list(self.rows[0])
-        table = torch.stack([torch.stack([row[name].float().to(accelerator.device) for name in names]) for row in self.rows])
+        table = torch.stack(
+            [torch.stack([row[name].float().to(accelerator.device) for name in names]) for row in self.rows]
+        )
         means = accelerator.reduce(table.mean(0), reduction="mean").tolist()
         return dict(zip(names, means, strict=True))

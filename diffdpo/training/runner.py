@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffdpo.config import DpoConfig
+from diffdpo.config import DpoConfig, build
 from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
 from diffdpo.models.stable_diffusion import StableDiffusion
 from diffdpo.objectives.draws import derived_seed
 from diffdpo.runs import claim, content_hash, read_manifest
+from diffdpo.training.checkpoints import newest
 from diffdpo.training.diffusion_dpo import DiffusionDpo
 from diffdpo.training.loop import new_accelerator, train
 
@@ -48,9 +50,13 @@ def run_dpo(config: DpoConfig) -> dict[str, Any]:
     )
     if config.training.gradient_checkpointing:
         model.network.enable_gradient_checkpointing()  # type: ignore[operator]
-    name = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:16]
     outcome = train(
-        recipe, config.training, seed=config.seed, run=name, folder=run.folder, accelerator=accelerator
+        recipe,
+        config.training,
+        seed=config.seed,
+        run=run_name(settings),
+        folder=run.folder,
+        accelerator=accelerator,
     )
     if accelerator.is_main_process:
         exported = model.export(run.folder / ("lora" if config.lora.rank else "model"), outcome.weights)
@@ -63,6 +69,36 @@ def run_dpo(config: DpoConfig) -> dict[str, Any]:
         run.finish(results)
     accelerator.wait_for_everyone()
     return dict(read_manifest(run.folder)["results"])
+
+
+def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Path, int]:
+    """Write the weights of a run's newest checkpoint (its average, where it keeps one) to `out`.
+
+    Returns:
+        The folder, and the step the weights are from.
+
+    Raises:
+        UserError: `folder` is no training run or has no checkpoint yet, or `out` is in use.
+    """
+    manifest = read_manifest(folder)
+    if manifest["command"] != "train":
+        raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`; only a training run has weights to export")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty; name another folder")
+    settings = {key: value for key, value in manifest["settings"].items() if key != "content"}
+    config = build(DpoConfig, {**settings, "output": str(folder)})
+    checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]))
+    if checkpoint is None:
+        raise UserError(f"{folder}: no whole checkpoint in it yet")
+    if not dry_run:
+        model = load_model(config, torch.device("cpu"))
+        model.export(out, checkpoint.average or checkpoint.weights)
+    return out, checkpoint.step
+
+
+def run_name(settings: dict[str, Any]) -> str:
+    """A short name of everything that decides a run's result."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_settings(config: DpoConfig, store: TripletStore) -> dict[str, Any]:
@@ -80,14 +116,14 @@ def run_settings(config: DpoConfig, store: TripletStore) -> dict[str, Any]:
 def split_rows(store: TripletStore, config: DpoConfig) -> tuple[list[int], list[int]]:
     """Rows to train on and rows to look at; all pairs of one caption fall on one side."""
     share = config.data.held_out_share
-    held = {
-        caption: derived_seed("held out", config.seed, caption) < share * 2**63 for caption in set(store.captions)
-    }
+    held = {caption: derived_seed("held out", config.seed, caption) < share * 2**63 for caption in set(store.captions)}
     usable = store.keep(config.data.ties)
     train_rows = [row for row in usable if not held[store.captions[row]]]
     held_out_rows = [row for row in usable if held[store.captions[row]] and not store.ties[row]]
     if not train_rows:
-        raise UserError(f"{config.data.path}: no pairs to train on (of {len(store)} in the store); label more, or keep ties")
+        raise UserError(
+            f"{config.data.path}: no pairs to train on (of {len(store)} in the store); label more, or keep ties"
+        )
     return train_rows, held_out_rows
 
 

@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from bench_fakes import Bright
 
+import scorers
 from diffdpo.benchmarks.results import BenchRun
 from diffdpo.commands import bench, compare, report
 from diffdpo.errors import UserError
@@ -24,18 +26,35 @@ def call(command: ModuleType, *words: str) -> dict[str, Any]:
 
 
 def test_bench_scores_given_images(
-    before: BenchRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    before: BenchRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    images = str(before.folder / "images")
-    words = ["shapes", "--images", images, "--limit", "24", "--out", str(tmp_path / "run")]
-    shapes_exact = pytest.importorskip("scorers").names()
-    if "shapes-exact" not in shapes_exact:
-        pytest.skip("the package is not installed, so its entry points are not there")
-    words += ["--scorer", "shapes-exact"]
+    asked: list[tuple[str, str | None, str]] = []
+
+    def load(name: str, model: str | None, device: str) -> Bright:
+        asked.append((name, model, device))
+        return Bright(name)
+
+    monkeypatch.setattr(scorers, "names", lambda: ["bright", "reddish"])
+    monkeypatch.setattr(scorers, "load", load)
+    words = [
+        "shapes",
+        "--images",
+        str(before.folder / "images"),
+        "--limit",
+        "24",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    words += ["--scorer", "bright", "--scorer", "reddish=weights.pt", "--device", "cpu"]
     assert call(bench, *words, "--dry-run")["images"] == 24
     assert not (tmp_path / "run").exists()
     result = call(bench, *words)
-    assert result["parts"]["exact"] == before.summary["parts"]["exact"]
+    assert asked == [("bright", None, "cpu"), ("reddish", "weights.pt", "cpu")]
+    assert result["parts"] == before.summary["parts"]
+    assert result["scores"] == before.summary["scores"]
     bench.show(result)
     assert "exact" in capsys.readouterr().out
 

@@ -22,9 +22,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     characters = list(open_clip.tokenizer.bytes_to_unicode().values())
     pieces = [*characters, *(c + "</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=77
-    )
+    tokenizer = CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=77)
     text = CLIPTextConfig(
         vocab_size=len(pieces),
         hidden_size=16,
@@ -52,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             **blocks,
         ),
-        scheduler=DDIMScheduler(),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from bench_fakes import N, shapes_run
 
-from diffdpo.benchmarks.compare import compare
+from diffdpo.benchmarks import compare as module
 from diffdpo.benchmarks.results import BenchRun, read_run
 from diffdpo.benchmarks.statistics import Interval
 from diffdpo.errors import UserError
+
+compare = partial(module.compare, resamples=500)
 
 
 def test_a_run_against_itself_is_exactly_zero(before: BenchRun) -> None:

@@ -71,7 +71,7 @@ def test_torn_line(folder: Path) -> None:
 
 def test_missing_image(folder: Path) -> None:
     (folder / "images" / "00005.png").unlink()
-    with pytest.raises(UserError, match="row 5: its image .*00005.png is missing"):
+    with pytest.raises(UserError, match=r"row 5: its image .*00005\.png is missing"):
         read_run(folder)
 
 

@@ -62,9 +62,7 @@ def test_swapping_mirrors(n: int) -> None:
     assert one.a == other.b
     assert one.b == other.a
     assert one.difference.mean == -other.difference.mean
-    assert one.difference.interval == Interval(
-        -other.difference.interval.high, -other.difference.interval.low
-    )
+    assert one.difference.interval == Interval(-other.difference.interval.high, -other.difference.interval.low)
     assert (one.wins.wins, one.wins.losses) == (other.wins.losses, other.wins.wins)
     assert one.wins.p_value == other.wins.p_value
     assert one.wins.rate.mean == pytest.approx(1 - other.wins.rate.mean, abs=1e-15)

@@ -23,11 +23,7 @@ class Killed(Exception):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def run(out: Path, draw: object = draw_noise) -> BenchRun:
@@ -72,7 +68,7 @@ def test_a_finished_run_is_read_and_not_made_again(tmp_path: Path) -> None:
 
     first = run(tmp_path / "run")
     assert run(tmp_path / "run", never) == first
-    with pytest.raises(UserError, match="other settings .*seed"):
+    with pytest.raises(UserError, match=r"other settings .*seed"):
         run_suite(plain_suite(), tmp_path / "run", draw=never, load_scorer=Bright, seed=1)
 
 

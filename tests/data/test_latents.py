@@ -126,7 +126,9 @@ def test_a_complete_cache_is_opened_without_encoding(tmp_path: Path, store: Trip
 
 
 @pytest.mark.parametrize(
-    "options", [{"encoder": {"vae": "other"}}, {"dtype": "float16"}, {"size": 4}], ids=["encoder", "dtype", "size"]
+    "options",
+    [{"encoder": {"vae": "other"}}, {"dtype": "float16"}, {"size": 4}],
+    ids=["encoder", "dtype", "size"],
 )
 def test_other_settings_have_another_cache(tmp_path: Path, store: TripletStore, options: dict[str, Any]) -> None:
     first = opened(tmp_path / "cache", store, Encoder())
@@ -139,9 +141,7 @@ def test_another_store_has_another_cache(tmp_path: Path, store: TripletStore) ->
     assert len(folders) == 2
 
 
-def test_an_interrupted_cache_goes_on_with_the_missing_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_cache_goes_on_with_the_missing_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents, "PAIRS_PER_SHARD", 2)
     store = store_of(tmp_path / "store", [pair(number) for number in range(5)])
     whole = opened(tmp_path / "whole", store, Encoder(), batch_size=1)

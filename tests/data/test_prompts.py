@@ -71,7 +71,11 @@ def test_repeated_prompts_stay_when_positions_count(tmp_path: Path) -> None:
         ("p.json", b'["a", 7]', "entry 2: neither a text nor an object"),
         ("p.json", b'["a", "\\ud83d"]', "entry 2: 'prompt' holds half a character"),
         ("p.jsonl", b'{"prompt": "a"}\n{oops}\n', "p.jsonl: line 2: not valid JSON"),
-        ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', "line 2: no column 'prompt' or 'caption'.*there: text"),
+        (
+            "p.jsonl",
+            b'{"prompt": "a"}\n{"text": "b"}\n',
+            "line 2: no column 'prompt' or 'caption'.*there: text",
+        ),
         ("p.csv", b"id,text\n1,a\n", "line 2: no column 'prompt'"),
         ("p.csv", b"id,prompt\n1,a\n2,\n", "line 3: 'prompt' must be a text that is not empty"),
         ("p.parquet", b"no parquet", "p.parquet: not a whole Parquet file"),

@@ -42,9 +42,7 @@ def test_every_prompt_gives_its_best_and_worst_candidate(
     assert margins == [max(row) - min(row) for row in greys]
 
 
-def test_the_chosen_image_has_the_higher_score(
-    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
-) -> None:
+def test_the_chosen_image_has_the_higher_score(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
     import io
 
     from PIL import Image
@@ -84,9 +82,7 @@ def test_equal_scores_are_kept_as_ties(tmp_path: Path, prompts: list[Prompt], fl
     assert (results["pairs"], results["ties"], results["mean_margin"]) == (5, 5, 0.0)
 
 
-def test_prompts_without_a_pair_are_counted(
-    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
-) -> None:
+def test_prompts_without_a_pair_are_counted(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
     spreads = sorted(
         max(row) - min(row) for row in ([grey(prompt, number) for number in range(3)] for prompt in prompts)
     )
@@ -133,9 +129,7 @@ def test_shards_do_not_change_the_pairs(
     assert list(TripletStore.open(tmp_path / "a")) == list(TripletStore.open(tmp_path / "b"))
 
 
-def test_a_complete_folder_is_left_alone(
-    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
-) -> None:
+def test_a_complete_folder_is_left_alone(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
     first = label(prompts, tmp_path / "out", flat(), [judge()], HOW)
     source = flat()
     assert label(prompts, tmp_path / "out", source, [judge()], HOW) == first
@@ -158,9 +152,7 @@ def test_stopped_before_any_write_it_goes_on_to_the_same_bytes(
     assert writes == 8 + 15 * keep_images
 
 
-def _label_until(
-    writes: int, prompts: list[Prompt], out: Path, source: Any, judge: Any, how: Labeling
-) -> bool:
+def _label_until(writes: int, prompts: list[Prompt], out: Path, source: Any, judge: Any, how: Labeling) -> bool:
     """Whether the run was stopped: after so many whole files, with the next one half written."""
     done = 0
 
@@ -169,7 +161,7 @@ def _label_until(
         if done == writes:
             raise Killed
         done += 1
-        os.rename(old, new)
+        Path(old).replace(new)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "os", SimpleNamespace(replace=replace_some, fsync=os.fsync))
@@ -202,9 +194,7 @@ def test_other_settings_are_refused_by_name(
         label(prompts[: change.get("prompts", 5)], tmp_path / "out", source, [other], change.get("how", HOW))
 
 
-def test_two_processes_cannot_write_to_one_folder(
-    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
-) -> None:
+def test_two_processes_cannot_write_to_one_folder(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
     with (
         folders.claimed(tmp_path / "out", "label", {}),
         pytest.raises(UserError, match="another diffdpo is working there"),
@@ -227,4 +217,4 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], messag
 
 
 def test_the_seed_of_an_image_is_pinned() -> None:
-    assert image_seed(0, "a1", 2) == 0 < 2**63
+    assert image_seed(0, "a1", 2) == 5483419011201590175 < 2**63

@@ -34,7 +34,10 @@ def test_a_score_that_is_no_number_is_an_error(value: float) -> None:
 
 
 def test_best_worst_is_one_pair_per_prompt() -> None:
-    assert make_pairs([[3, 1, 7, 2], [5, 4, 4.5, 4.5]]) == [Preference(0, 1, 2, -6.0), Preference(1, 0, 1, 1.0)]
+    assert make_pairs([[3, 1, 7, 2], [5, 4, 4.5, 4.5]]) == [
+        Preference(0, 1, 2, -6.0),
+        Preference(1, 0, 1, 1.0),
+    ]
 
 
 def test_all_is_every_two_candidates() -> None:

@@ -30,9 +30,7 @@ def test_shapes_must_agree():
 def test_loss_is_equation_14():
     e_w, e_l, r_w, r_l = ([0.11, 0.30], [0.21, 0.28], [0.12, 0.29], [0.20, 0.31])
     beta = 5000.0
-    expected = [
-        math.log1p(math.exp(beta / 2 * ((e_w[i] - r_w[i]) - (e_l[i] - r_l[i])))) for i in range(2)
-    ]
+    expected = [math.log1p(math.exp(beta / 2 * ((e_w[i] - r_w[i]) - (e_l[i] - r_l[i])))) for i in range(2)]
     out = diffusion_dpo_loss(*(torch.tensor(x, dtype=torch.float64) for x in (e_w, e_l, r_w, r_l)), beta=beta)
     assert out.loss.tolist() == pytest.approx(expected, rel=1e-10)
     assert out.chosen_reward.tolist() == pytest.approx([beta / 2 * 0.01, -beta / 2 * 0.01], rel=1e-9)

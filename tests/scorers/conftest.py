@@ -32,9 +32,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     characters = list(open_clip.tokenizer.bytes_to_unicode().values())
     pieces = [*characters, *(c + "</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
-    CLIPTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[]).save_pretrained(
-        folder
-    )
+    CLIPTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[]).save_pretrained(folder)
     crop = {"height": SIZE, "width": SIZE}
     CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=crop).save_pretrained(folder)
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -45,9 +43,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     text = {**tower, **special, "vocab_size": len(pieces), "max_position_embeddings": 77}
     vision = {**tower, "image_size": SIZE, "patch_size": 8}
-    config = CLIPConfig(
-        text_config=text, vision_config=vision, projection_dim=32, logit_scale_init_value=4.6052
-    )
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=32, logit_scale_init_value=4.6052)
     model = CLIPModel(config)
     _spread(model)
     model.save_pretrained(folder)

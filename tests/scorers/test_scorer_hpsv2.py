@@ -127,9 +127,7 @@ def test_settings(scorer: HPSv2, hps_folder: Path) -> None:
     json.dumps(scorer.settings)
 
 
-@pytest.mark.parametrize(
-    ("kind", "filename"), [(HPSv2, "HPS_v2_compressed.pt"), (HPSv21, "HPS_v2.1_compressed.pt")]
-)
+@pytest.mark.parametrize(("kind", "filename"), [(HPSv2, "HPS_v2_compressed.pt"), (HPSv21, "HPS_v2.1_compressed.pt")])
 def test_the_default_weights(
     kind: type[HPSv2], filename: str, hps_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

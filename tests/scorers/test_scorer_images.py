@@ -116,9 +116,7 @@ def test_the_given_image_stays_as_it_was() -> None:
 
 @pytest.mark.parametrize("size", [(61, 40), (37, 90), (SIZE, SIZE), (35, 32), (7, 5), (1, 5), (200, 64)])
 def test_clip_geometry_on_tensors_follows_the_processor(size: tuple[int, int]) -> None:
-    image = Image.fromarray(
-        64 + noise(*size) // 2
-    )  # away from black and white, where PIL clips between its passes
+    image = Image.fromarray(64 + noise(*size) // 2)  # away from black and white, where PIL clips between its passes
     processor = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
     reference = processor(images=image, return_tensors="pt", do_normalize=False)["pixel_values"][0]
     ours = fit_and_crop(to_pixels(image), SIZE, SIZE)

@@ -77,9 +77,7 @@ def test_tokens_of_a_built_in_name_are_open_clips_own() -> None:
 
 def test_a_tokenizer_folder_beside_the_file(clip_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "words").symlink_to(clip_folder)
-    tokenizer = build_tokenizer(
-        read_architecture(written(tmp_path, hf_tokenizer_name="words", vocab_size=514))
-    )
+    tokenizer = build_tokenizer(read_architecture(written(tmp_path, hf_tokenizer_name="words", vocab_size=514)))
     assert tokenizer(["ab"])[0, :4].tolist() == [512, *(tokenizer(["ab"])[0, 1:3].tolist()), 513]
 
 

@@ -32,9 +32,7 @@ def scorer(clip_folder: Path) -> PickScore:
 def reference(folder: Path, prompt: str, image: Image.Image) -> float:
     """transformers' own forward: exp(logit_scale) * cos, text without padding, image by the PIL processor."""
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
-    tokens = AutoTokenizer.from_pretrained(folder)(
-        prompt, truncation=True, max_length=77, return_tensors="pt"
-    )
+    tokens = AutoTokenizer.from_pretrained(folder)(prompt, truncation=True, max_length=77, return_tensors="pt")
     pixels = CLIPImageProcessorPil.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         return float(model(input_ids=tokens["input_ids"], pixel_values=pixels).logits_per_image)
@@ -62,9 +60,7 @@ def test_images_are_prepared_as_by_open_clip(scorer: PickScore, size: tuple[int,
 
 
 def test_the_crop_is_placed_by_the_published_processor(scorer: PickScore) -> None:
-    image = Image.fromarray(
-        noise(SIZE + 3, SIZE)
-    )  # three pixels too many: open_clip would cut two on the left
+    image = Image.fromarray(noise(SIZE + 3, SIZE))  # three pixels too many: open_clip would cut two on the left
     centre = image.crop((1, 0, SIZE + 1, SIZE))
     torch.testing.assert_close(scorer.prepare(image), scorer.prepare(centre), rtol=0, atol=0)
 
@@ -159,9 +155,7 @@ def changed(folder: Path, target: Path, change: str) -> str:
         ("vocabulary", "has no vocabulary"),
     ],
 )
-def test_a_wrong_folder_is_one_plain_line(
-    clip_folder: Path, tmp_path: Path, change: str, message: str
-) -> None:
+def test_a_wrong_folder_is_one_plain_line(clip_folder: Path, tmp_path: Path, change: str, message: str) -> None:
     folder = changed(clip_folder, tmp_path / "model", change)
     with pytest.raises(ScorerError, match=message) as caught:
         PickScore(folder)
@@ -198,6 +192,4 @@ def test_a_processor_for_another_image_size(clip_folder: Path, tmp_path: Path) -
 def test_a_gpu_gives_the_same_scores(scorer: PickScore, clip_folder: Path) -> None:
     prompts, images = pairs()
     gpu = PickScore(str(clip_folder), device="cuda")
-    torch.testing.assert_close(
-        gpu.score(prompts, images), scorer.score(prompts, images), rtol=0, atol=10 * COSINE
-    )
+    torch.testing.assert_close(gpu.score(prompts, images), scorer.score(prompts, images), rtol=0, atol=10 * COSINE)

@@ -86,9 +86,7 @@ def test_names_imports_no_model_library() -> None:
 
 def test_an_unknown_name_imports_no_model_library() -> None:
     code = (
-        "import sys, scorers\n"
-        "try: scorers.load('pikscore')\n"
-        "except scorers.ScorerError: print('torch' in sys.modules)"
+        "import sys, scorers\ntry: scorers.load('pikscore')\nexcept scorers.ScorerError: print('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -22,9 +22,7 @@ class Harmful:
         return open, ("harmed", "w")  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(
-    "content", [STATE, {"state_dict": STATE}, {"state_dict": {"module.weight": STATE["weight"]}}]
-)
+@pytest.mark.parametrize("content", [STATE, {"state_dict": STATE}, {"state_dict": {"module.weight": STATE["weight"]}}])
 def test_a_pt_file_bare_or_under_its_key(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pt")
     assert torch.equal(read_state(tmp_path / "a.pt")["weight"], STATE["weight"])

@@ -78,7 +78,7 @@ class _Denoiser(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder = new_text_encoder()
-        self.unet = new_unet().to(memory_format=torch.channels_last)
+        self.unet = new_unet()
         silence_residual_branches(self.unet)
 
     def forward(self, x_t: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def train_generator(vae: AutoencoderKL, work: Path, seed: int, steps: int) -> St
         latents = means[rows] + stds[rows] * torch.randn(means[rows].shape)
         noise, timesteps = torch.randn_like(latents), torch.randint(len(abar), (BATCH,))
         level = abar[timesteps, None, None, None]
-        x_t = (level.sqrt() * latents + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        x_t = level.sqrt() * latents + (1 - level).sqrt() * noise
         captions = torch.where(torch.rand(BATCH, 1) < CAPTION_DROPOUT, empty, ids[rows])
         with torch.autocast("cpu", torch.bfloat16):
             prediction = model(x_t, timesteps, captions)
@@ -110,7 +110,7 @@ def train_generator(vae: AutoencoderKL, work: Path, seed: int, steps: int) -> St
         vae=vae,
         text_encoder=model.text_encoder,
         tokenizer=new_tokenizer(),
-        unet=model.unet.to(memory_format=torch.contiguous_format),
+        unet=model.unet,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
@@ -127,7 +127,9 @@ def _encoded_pictures(vae: AutoencoderKL, work: Path, seed: int) -> tuple[Tensor
         captions, means, stds = [], [], []
         for _ in range(N_PICTURES // 250):
             scenes = [draw_scene(rng) for _ in range(250)]
-            posterior = vae.encode(to_tensor([careful_or_sloppy(scene, rng, SLOPPY_SHARE) for scene in scenes])).latent_dist
+            posterior = vae.encode(
+                to_tensor([careful_or_sloppy(scene, rng, SLOPPY_SHARE) for scene in scenes])
+            ).latent_dist
             captions += [scene.caption for scene in scenes]
             means.append(posterior.mean * vae.config.scaling_factor)
             stds.append(posterior.std * vae.config.scaling_factor)
@@ -137,6 +139,8 @@ def _encoded_pictures(vae: AutoencoderKL, work: Path, seed: int) -> tuple[Tensor
 
 
 def _tokenize(captions: list[str]) -> Tensor:
-    tokens = new_tokenizer()(captions, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt")
+    tokens = new_tokenizer()(
+        captions, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt"
+    )
     ids: Tensor = tokens.input_ids
     return ids

@@ -153,5 +153,3 @@ def _normalised(pictures: list[Pixels], rng: np.random.Generator) -> Tensor:
     stacked = np.stack(pictures) + rng.normal(0, 0.015, (len(pictures), SIZE, SIZE, 3))
     pixels = torch.from_numpy((stacked.clip(0, 1) - MEAN) / STD).permute(0, 3, 1, 2)
     return pixels.float()
-
-

@@ -1,0 +1,103 @@
+"""`diffdpo demo`: the whole loop on the built-in micro world, as the five ordinary commands that it prints."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from diffdpo.progress import say
+
+HELP = "label, tune, measure and report on the built-in micro world, in minutes on a CPU"
+
+PROMPTS = 400
+CANDIDATES = 6
+BATCH = "48"
+LABELER = "shapes-pickscore"
+JUDGE = "shapes-hpsv2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="default: runs/demo")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of labelling and training (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    began = time.monotonic()
+    out = Path(args.out)
+    steps = commands(out, args.seed)
+    if args.dry_run:
+        return {"dry_run": True, "commands": [shlex.join(["diffdpo", *step]) for step in steps]}
+    out.mkdir(parents=True, exist_ok=True)
+    write_prompts(out / "prompts.txt", args.seed)
+    results = [_call(number, len(steps), step) for number, step in enumerate(steps, 1)]
+    return {**_figures(out), "seconds": round(time.monotonic() - began, 1), "report": results[-1]["report"]}
+
+
+def show(result: dict[str, Any]) -> None:
+    if result.get("dry_run"):
+        print("\n".join(result["commands"]))
+        return
+    gain = result["exact_after"] - result["exact_before"]
+    low, high = result["exact_gain_ci"]
+    judge_low, judge_high = result["judge_win_rate_ci"]
+    print(f"""
+{result["captions"]} held-out captions, same seeds          before    after     change (95% interval)
+all parts of the caption right            {result["exact_before"]:7.1%}  {result["exact_after"]:7.1%}    \
+{100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})
+win rate by the judge that did not label      -    {result["judge_win_rate"]:7.1%}    \
+({judge_low:.1%} to {judge_high:.1%}; 50% is no change)
+
+report: {result["report"]}   ({result["seconds"]:.0f} s)""")
+
+
+def commands(out: Path, seed: int) -> list[list[str]]:
+    """The command lines of the loop."""
+    pairs, tuned, before, after = (str(out / name) for name in ("pairs", "dpo", "before", "after"))
+    batch = ["--batch-size", BATCH]
+    how = ["--candidates", str(CANDIDATES), "--steps", "20", "--guidance", "1", *batch, "--seed", str(seed)]
+    prompts = ["--prompts", str(out / "prompts.txt")]
+    return [
+        ["label", "--model", "shapes", *prompts, "--scorer", LABELER, *how, "--out", pairs],
+        ["train", "configs/shapes_dpo.yaml", f"data.path={pairs}", f"output={tuned}", f"seed={seed}"],
+        ["bench", "shapes", "--model", "shapes", *batch, "--out", before],
+        ["bench", "shapes", "--model", str(out / "dpo" / "model"), *batch, "--out", after],
+        ["report", before, after, "--training", tuned, "--labeled-by", LABELER, "--out", str(out / "report")],
+    ]
+
+
+def write_prompts(path: Path, seed: int) -> None:
+    """Captions of training combinations, none twice."""
+    from diffdpo.shapes.scene import sample_captions
+
+    path.write_text("\n".join(sample_captions(PROMPTS, seed=seed, held_out=False)) + "\n", encoding="utf-8")
+
+
+def _call(number: int, of: int, argv: list[str]) -> dict[str, Any]:
+    """Run one command line in this process."""
+    say(f"\n[{number}/{of}] {shlex.join(['diffdpo', *argv])}")
+    module = importlib.import_module(f"diffdpo.commands.{argv[0]}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    result: dict[str, Any] = module.run(parser.parse_args(argv[1:]))
+    return result
+
+
+def _figures(out: Path) -> dict[str, Any]:
+    """The figures of the closing table, read from the report's own numbers."""
+    comparison = json.loads((out / "report" / "report.json").read_text(encoding="utf-8"))["comparison"]
+    exact = comparison["parts"]["exact"]["contrast"]
+    judge = comparison["scores"][JUDGE]["contrast"]
+    return {
+        "exact_before": exact["a"]["value"],
+        "exact_after": exact["b"]["value"],
+        "exact_gain_ci": [exact["difference"]["interval"]["low"], exact["difference"]["interval"]["high"]],
+        "judge_win_rate": judge["win_rate"]["value"],
+        "judge_win_rate_ci": [judge["win_rate"]["interval"]["low"], judge["win_rate"]["interval"]["high"]],
+        "captions": comparison["prompts"],
+    }

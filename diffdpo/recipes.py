@@ -1,0 +1,31 @@
+"""Finds a config file: as a path, or by name among those that come with the package."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+from diffdpo.errors import UserError, unknown
+
+
+def find_config(path: str) -> Path:
+    """`configs/x.yaml` and `x.yaml` mean the file given, or where there is none the shipped recipe x.
+
+    Raises:
+        UserError: neither is there.
+    """
+    given = Path(path)
+    if given.exists():
+        return given
+    shipped = _shipped()
+    if given.name in shipped and given.parent.name in ("", "configs") and not given.is_absolute():
+        return shipped[given.name]
+    if given.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{path}: no such config file; a config is a .yaml file")
+    raise unknown("config file", path, [f"configs/{name}" for name in shipped])
+
+
+def _shipped() -> dict[str, Path]:
+    """By name: beside the package in a checkout, below share/ in an installation."""
+    folders = (Path(__file__).parents[1] / "configs", Path(sysconfig.get_path("data")) / "share/diffdpo/configs")
+    return {path.name: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}

@@ -1,0 +1,69 @@
+"""Trains all tiny models, measures them, and writes them in the layouts that the package ships."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+
+from diffdpo.progress import say
+from diffdpo.shapes.build.autoencoder import reconstruction_accuracy, train_autoencoder
+from diffdpo.shapes.build.generator import train_generator
+from diffdpo.shapes.build.judges import new_processor, save_hpsv2, train_hpsv2, train_pickscore
+
+SEEDS = {"autoencoder": 0, "generator": 0, "pickscore": 1, "hpsv2": 2}
+STEPS = {"autoencoder": 3500, "generator": 4500, "pickscore": 1500, "hpsv2": 1500}
+
+
+def build_all(out: Path, work: Path, only: tuple[str, ...] = tuple(STEPS)) -> None:
+    """Train what is asked for, in order, and write it below `out`.
+
+    Args:
+        work: folder of resumable state; a build that was stopped goes on from it.
+        only: some of STEPS; the generator needs the autoencoder's state in `work`.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    makers: dict[str, Callable[[], None]] = {
+        "autoencoder": lambda: build_autoencoder(work),
+        "generator": lambda: build_generator(out, work),
+        "pickscore": lambda: build_pickscore(out, work),
+        "hpsv2": lambda: build_hpsv2(out, work),
+    }
+    for name in only:
+        began = time.monotonic()
+        makers[name]()
+        say(f"{name}: {(time.monotonic() - began) / 60:.1f} minutes in this go")
+
+
+def build_autoencoder(work: Path) -> None:
+    """It is kept in `work` and shipped as a part of the generator."""
+    vae = train_autoencoder(work, SEEDS["autoencoder"], STEPS["autoencoder"])
+    vae.save_pretrained(work / "vae")
+    say(f"autoencoder: {reconstruction_accuracy(vae):.1%} of the reconstructions pass the exact checker")
+
+
+def build_generator(out: Path, work: Path) -> None:
+    """The UNet and the autoencoder are stored as float16, which moves no verdict of the checker.
+
+    The text encoder stays float32: transformers keeps a checkpoint's dtype on loading, and a plain `from_pretrained` of
+    the pipeline would then mix the two.
+    """
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    pipeline = train_generator(vae, work, SEEDS["generator"], STEPS["generator"])
+    pipeline.unet.half()
+    pipeline.vae.half()
+    pipeline.save_pretrained(out / "generator")
+    # The slow tokenizer's files, which every Stable Diffusion 1.x folder has.
+    pipeline.tokenizer.backend_tokenizer.model.save(str(out / "generator" / "tokenizer"))
+
+
+def build_pickscore(out: Path, work: Path) -> None:
+    model = train_pickscore(work, SEEDS["pickscore"], STEPS["pickscore"])
+    model.half().save_pretrained(out / "pickscore")
+    new_processor().save_pretrained(out / "pickscore")
+
+
+def build_hpsv2(out: Path, work: Path) -> None:
+    save_hpsv2(train_hpsv2(work, SEEDS["hpsv2"], STEPS["hpsv2"]).half(), out / "hpsv2")

@@ -1,0 +1,254 @@
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import scorers
+from diffdpo.commands import generate, label, score
+from diffdpo.data.triplets import TripletStore
+from diffdpo.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def parse(command: Any, *words: Any) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def run(command: Any, *words: Any) -> dict[str, Any]:
+    result: dict[str, Any] = command.run(parse(command, *words))
+    json.dumps(result)
+    command.show(result)
+    return result
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def prompts_file(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\na dog\nrain\na fish\n")
+    return path
+
+
+@pytest.fixture
+def words(tiny_model: Path, prompts_file: Path, plugins: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `label` and `generate` have in common, on the tiny model; the third-party scorer is installed."""
+    monkeypatch.syspath_prepend(plugins)
+    return [
+        "--model",
+        tiny_model,
+        "--prompts",
+        prompts_file,
+        "--steps",
+        2,
+        "--device",
+        "cpu",
+        "--batch-size",
+        3,
+    ]
+
+
+@pytest.fixture
+def label_words(words: list[Any]) -> list[Any]:
+    return [*words, "--scorer", "brightness", "--candidates", 2, "--shard-size", 1]
+
+
+def killed_in_third_shard(words: list[Any], plugins: Path, ready: Path) -> None:
+    """Run `label` as a process of its own, and SIGKILL it once it scores its third shard."""
+    code = (
+        "import argparse, sys; from diffdpo.commands import label; p = argparse.ArgumentParser(); "
+        "label.add_arguments(p); label.run(p.parse_args(sys.argv[1:]))"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{plugins}", "STALL": f"3:{ready}"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 600
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            raise AssertionError(process.communicate()[1])
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, label_words: list[Any], plugins: Path) -> None:
+    run(label, *label_words, "--out", tmp_path / "whole")
+    killed_in_third_shard([*label_words, "--out", tmp_path / "killed"], plugins, tmp_path / "ready")
+    assert sorted(path.name for path in (tmp_path / "killed").glob("part-*")) == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    (tmp_path / "killed" / "part-00002.parquet.partial").write_bytes(b"half")
+    run(label, *label_words, "--out", tmp_path / "killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_label_makes_a_store_of_the_models_images(tmp_path: Path, label_words: list[Any]) -> None:
+    result = run(label, *label_words, "--out", tmp_path / "out")
+    store = TripletStore.open(tmp_path / "out")
+    assert (result["pairs"], len(store), store.captions[0]) == (4, 4, "a cat")
+
+
+def test_label_records_the_model_by_name_and_content(tmp_path: Path, label_words: list[Any], tiny_model: Path) -> None:
+    run(label, *label_words, "--out", tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]
+    assert settings["model"]["name"] == "tiny"
+    assert len(settings["model"]["sha256"]) == 64
+    assert (settings["steps"], settings["dtype"], settings["scorers"]["brightness"]["scorer"]) == (
+        2,
+        "float32",
+        "brightness",
+    )
+    assert str(tiny_model.parent) not in json.dumps(settings)
+
+
+def test_label_refuses_other_settings_by_name(tmp_path: Path, label_words: list[Any]) -> None:
+    run(label, *label_words, "--out", tmp_path / "out")
+    with pytest.raises(UserError, match=r"guidance: there 7\.5, now 3\.0"):
+        run(label, *label_words, "--guidance", 3, "--out", tmp_path / "out")
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    tmp_path: Path, label_words: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(label, *label_words, "--pairs", "all", "--dry-run", "--out", tmp_path / "out")
+    assert (result["images"], result["pairs_at_most"], result["shards"], result["state"]) == (8, 4, 4, "new")
+    assert not (tmp_path / "out").exists()
+    assert "would make 8 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (["--model", "nowhere"], UserError, "model 'nowhere': no such file or folder"),
+        (["--scorer", "brightnes"], scorers.ScorerError, "unknown scorer 'brightnes'"),
+        (["--scorer", "brightness"], UserError, "scorer 'brightness' is given twice"),
+        (["--scorer", "pickscore=/nowhere"], UserError, "/nowhere: no such file or folder"),
+        (["--prompts", "none.txt"], UserError, "none.txt: no such file"),
+        (["--candidates", "1"], UserError, "at least 2"),
+        (["--precision", "fp8"], UserError, "unknown precision 'fp8'"),
+        (["--out", "."], UserError, "not the folder of a diffdpo run"),
+    ],
+    ids=["model", "scorer", "twice", "weights", "prompts", "candidates", "precision", "out"],
+)
+def test_a_dry_run_finds_what_is_wrong(
+    tmp_path: Path, label_words: list[Any], change: list[str], error: type[Exception], message: str
+) -> None:
+    (tmp_path / "something.txt").touch()
+    change = [str(tmp_path) if word == "." else word for word in change]
+    with pytest.raises(error, match=message):
+        run(label, *label_words, "--out", tmp_path / "out", *change, "--dry-run")
+
+
+def test_generate_makes_an_image_per_line(tmp_path: Path, words: list[Any], prompts_file: Path) -> None:
+    prompts_file.write_text("a cat\na dog\na cat\n")
+    run(generate, *words, "--out", tmp_path / "out")
+    images = [(tmp_path / "out" / f"{index:05d}.png").read_bytes() for index in range(3)]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "prompts.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["a cat", "a dog", "a cat"]
+    assert images[0] != images[2]
+
+
+def test_generate_makes_only_what_is_missing(tmp_path: Path, words: list[Any]) -> None:
+    run(generate, *words, "--out", tmp_path / "out")
+    before = contents(tmp_path / "out")
+    manifest = json.loads(before["manifest.json"])
+    del manifest["results"]
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    (tmp_path / "out" / "00003.png").unlink()
+    old = (tmp_path / "out" / "00000.png").stat().st_mtime_ns
+    run(generate, *words, "--out", tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    assert (tmp_path / "out" / "00000.png").stat().st_mtime_ns == old
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of three grey images and their prompts."""
+    monkeypatch.syspath_prepend(plugins)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, grey in enumerate((10, 20, 60)):
+        Image.new("RGB", (4, 4), (grey,) * 3).save(folder / f"{index:05d}.png")
+    (folder / "prompts.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "a"}\n')
+    return folder
+
+
+def test_score_reads_a_folder(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(score, "--scorer", "brightness", "--dir", pictures, "--device", "cpu")
+    assert result["scorers"]["brightness"]["mean"] == 30
+    assert capsys.readouterr().out.splitlines()[::3] == [
+        "path,prompt,brightness",
+        f"{pictures / '00002.png'},a,60.0",
+    ]
+
+
+def test_score_reads_a_table_and_writes_a_file(pictures: Path) -> None:
+    (pictures / "t.csv").write_text("prompt,path\nx,00002.png\n")
+    out = pictures / "scores.csv"
+    run(score, "--scorer", "brightness", "--table", pictures / "t.csv", "--out", out, "--device", "cpu")
+    assert out.read_text() == f"path,prompt,brightness\n{pictures / '00002.png'},x,60.0\n"
+
+
+def remove_one(folder: Path) -> None:
+    (folder / "00001.png").unlink()
+
+
+def add_one(folder: Path) -> None:
+    (folder / "00003.png").write_bytes((folder / "00000.png").read_bytes())
+
+
+def double_one(folder: Path) -> None:
+    (folder / "00001.jpg").write_bytes((folder / "00000.png").read_bytes())
+
+
+def tear_one(folder: Path) -> None:
+    (folder / "00001.png").write_bytes((folder / "00001.png").read_bytes()[:50])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_one, "no image 00001; .*has 3 prompts"),
+        (add_one, r"00003\.png: no such prompt"),
+        (double_one, r"00001\.jpg is there as well"),
+        (tear_one, r"00001\.png: cannot be opened as an image"),
+    ],
+)
+def test_score_refuses_a_folder_that_does_not_match(
+    pictures: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(pictures)
+    with pytest.raises(UserError, match=message):
+        run(score, "--scorer", "brightness", "--dir", pictures, "--device", "cpu")
+
+
+def test_score_wants_a_folder_or_a_table() -> None:
+    with pytest.raises(UserError, match="either --dir or --table"):
+        run(score, "--scorer", "brightness")
+
+
+def test_the_commands_are_imported_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys; from diffdpo.commands import generate, label, score; "
+        "print({'torch', 'numpy', 'pyarrow', 'PIL', 'diffusers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,51 @@
+"""An image is a function of prompt and seed, not of its neighbours in the batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffdpo.errors import UserError
+from diffdpo.models.sampling import Sampling, generate, load_pipeline
+from diffdpo.models.stable_diffusion import StableDiffusion
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model):
+    return load_pipeline(str(tiny_model))
+
+
+def pixels(image):
+    return np.asarray(image).astype(int)
+
+
+def test_batches_do_not_mix(pipeline):
+    prompts, seeds = ["a cat", "a dog", "a cat"], [1, 2, 3]
+    together = generate(pipeline, prompts, seeds, Sampling(3, 2.0, None, 3))
+    apart = [generate(pipeline, [p], [s], Sampling(3, 2.0, None, 1))[0] for p, s in zip(prompts, seeds, strict=True)]
+    for a, b in zip(together, apart, strict=True):
+        assert abs(pixels(a) - pixels(b)).max() <= 1
+
+
+def test_seeds_repeat_and_differ(pipeline):
+    one, again, other = generate(pipeline, ["a"] * 3, [5, 5, 6], Sampling(2, 1.0, None, 3))
+    assert abs(pixels(one) - pixels(again)).max() <= 1
+    assert abs(pixels(one) - pixels(other)).max() > 10
+
+
+def test_lora_is_fused(tiny_model, tmp_path):
+    model = StableDiffusion(str(tiny_model), lora_rank=2, lora_alpha=2)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3
+    folder = model.export(tmp_path / "lora")
+    plain, tuned = load_pipeline(str(tiny_model)), load_pipeline(str(tiny_model), lora=str(folder))
+    a, b = (generate(p, ["a"], [0], Sampling(2, 1.0, None, 1))[0] for p in (plain, tuned))
+    assert abs(pixels(a) - pixels(b)).max() > 3
+
+
+def test_missing_lora_and_bad_settings_are_named(tiny_model):
+    with pytest.raises(UserError, match="nowhere"):
+        load_pipeline(str(tiny_model), lora="nowhere/at-all")
+    with pytest.raises(UserError, match="at least 1 step"):
+        Sampling(steps=0)

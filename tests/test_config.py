@@ -1,0 +1,84 @@
+"""Strict reading of settings."""
+
+from pathlib import Path
+
+import pytest
+
+from diffdpo.config import load_config
+from diffdpo.errors import UserError
+
+GOOD = """
+output: runs/x
+model: {path: m, reference: copy}
+data: {path: d}
+training: {steps: 10, batch_size: 2, learning_rate: 1e-8}
+loss: {beta: 5000}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_numbers_are_numbers_however_they_are_written(write):
+    config = load_config(write(GOOD), ["loss.beta=2e3", "training.weight_decay=0", "training.ema=.99"])
+    assert config.training.learning_rate == 1e-8
+    assert config.loss.beta == 2000.0
+    assert config.training.weight_decay == 0.0
+    assert config.training.ema == 0.99
+
+
+def test_overrides_reach_new_sections_and_null(write):
+    config = load_config(write(GOOD), ["lora.rank=8", "model.reference=adapter", "loss.winner_safeguard=null"])
+    assert (config.lora.rank, config.lora.effective_alpha, config.loss.winner_safeguard) == (8, 8.0, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.learning_rat=1", "unknown key 'training.learning_rat': did you mean 'training.learning_rate'?"),
+        ("sede=1", "did you mean 'seed'?"),
+        ("training.steps=many", "training.steps: a whole number is wanted here, not 'many'"),
+        ("training.steps=0", "training.steps: must be at least 1"),
+        ("loss.kind=sigmod", "did you mean 'sigmoid'?"),
+        ("loss.beta=-1", "loss.beta: must be positive"),
+        ("loss.label_smoothing=0.7", "loss.label_smoothing"),
+        ("loss=3", "loss: a section of keys is wanted here"),
+        ("model.reference=adapter", "needs a LoRA"),
+        ("method=dppo", "unknown method 'dppo': did you mean 'dpo'?"),
+        ("training.precision=bf17", "training.precision"),
+        ("noequals", "write section.key=value"),
+    ],
+)
+def test_mistakes_are_named(write, override, message):
+    with pytest.raises(UserError) as caught:
+        load_config(write(GOOD), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "\x00"])
+def test_files_that_are_no_mapping_are_refused(write, text):
+    with pytest.raises(UserError, match="c.yaml"):
+        load_config(write(text))
+
+
+def test_a_missing_key_is_named(write):
+    with pytest.raises(UserError, match="'loss.beta' is missing"):
+        load_config(write(GOOD.replace("{beta: 5000}", "{kind: sigmoid}")))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="no such config file"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("configs/*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_recipe_loads(path):
+    load_config(path)
