@@ -65,12 +65,12 @@ def test_mistakes_are_named(write, override, message):
 
 @pytest.mark.parametrize("text", ["- a\n- b", "a: [", "\x00"])
 def test_files_that_are_no_mapping_are_refused(write, text):
-    with pytest.raises(UserError, match="c.yaml"):
+    with pytest.raises(UserError, match=r"c\.yaml"):
         load_config(write(text))
 
 
 def test_a_missing_key_is_named(write):
-    with pytest.raises(UserError, match="'loss.beta' is missing"):
+    with pytest.raises(UserError, match=r"'loss\.beta' is missing"):
         load_config(write(GOOD.replace("{beta: 5000}", "{kind: sigmoid}")))
 
 

@@ -31,7 +31,7 @@ def test_changed_input_is_noticed(tmp_path):
     prompts.write_text("a")
     claim(tmp_path / "r", "label", {}, [prompts])
     prompts.write_text("b")
-    with pytest.raises(UserError, match="prompts.txt"):
+    with pytest.raises(UserError, match=r"prompts\.txt"):
         claim(tmp_path / "r", "label", {}, [prompts])
 
 
@@ -49,7 +49,7 @@ def test_another_command_or_foreign_files_are_refused(tmp_path):
 def test_damaged_manifest_is_named(tmp_path):
     claim(tmp_path / "r", "train", {})
     (tmp_path / "r" / "manifest.json").write_text('{"command"')
-    with pytest.raises(UserError, match="manifest.json: not valid JSON"):
+    with pytest.raises(UserError, match=r"manifest\.json: not valid JSON"):
         claim(tmp_path / "r", "train", {})
 
 

@@ -23,6 +23,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    print(
-        f"{'would write' if result['dry_run'] else 'wrote'} the weights of step {result['step']} to {result['exported']}"
-    )
+    verb = "would write" if result["dry_run"] else "wrote"
+    print(f"{verb} the weights of step {result['step']} to {result['exported']}")

@@ -26,7 +26,7 @@ class ImageModel(Protocol):
     objective: Objective
 
     def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
-        """Equally sized images -> mean and standard deviation of the scaled latents' posterior, [B, c, h, w] float32."""
+        """Equally sized images -> mean and deviation of the scaled latents' posterior, [B, c, h, w] float32."""
         ...
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:

@@ -15,20 +15,21 @@ from torch import Tensor
 import scorers
 from diffdpo.shapes import weights
 from diffdpo.shapes.checker import check
+from scorers.base import Scorer
 
 
-def pickscore(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> scorers.Scorer:
+def pickscore(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> Scorer:
     return _renamed("shapes-pickscore", "pickscore", model or str(weights.PICKSCORE), device, dtype, **options)
 
 
-def hpsv2(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> scorers.Scorer:
+def hpsv2(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> Scorer:
     options.setdefault("architecture", str(weights.HPSV2 / "open_clip_config.json"))
     return _renamed(
         "shapes-hpsv2", "hpsv2", model or str(weights.HPSV2 / "hpsv2.safetensors"), device, dtype, **options
     )
 
 
-def exact(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> scorers.Scorer:
+def exact(model: str | None = None, device: str = "cpu", dtype: Any = None, **options: Any) -> Scorer:
     if model is not None or options:
         raise scorers.ScorerError("shapes-exact: is a program without weights; it takes neither a model nor options")
     return ExactScorer()
@@ -42,7 +43,9 @@ class ExactScorer:
 
     name = "shapes-exact"
     scale = "share of the caption's parts that hold, 0..1"
-    settings: dict[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {"scorer": self.name}
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> Tensor:
         if len(prompts) != len(images):
@@ -53,7 +56,7 @@ class ExactScorer:
             raise scorers.ScorerError(f"shapes-exact: {error}") from None
 
 
-def _renamed(name: str, kind: str, model: str, device: str, dtype: Any, **options: Any) -> scorers.Scorer:
+def _renamed(name: str, kind: str, model: str, device: str, dtype: Any, **options: Any) -> Scorer:
     scorer = scorers.load(kind, model=model, device=device, dtype=dtype, **options)
     scorer.name = name
     return scorer

@@ -1,4 +1,4 @@
-"""The training loop, the only one. It knows steps, processes and checkpoints; what is learnt is the recipe's business."""
+"""The training loop, the only one. It knows steps, processes and checkpoints; what is learnt the recipe knows."""
 
 from __future__ import annotations
 

@@ -54,9 +54,9 @@ def test_safeguarded_step_never_raises_the_winner_error(mu):
     torch.manual_seed(0)
     target = torch.randn(64, 4, 4, 4, dtype=torch.float64)
     w = target + torch.randn_like(target)
-    l = target + 3 * (w - target) + torch.randn_like(target)
-    factor = winner_safeguard(w, l, target, target, mu).double()
-    g_w, g_l = (w - target).flatten(1), (l - target).flatten(1)
+    r = target + 3 * (w - target) + torch.randn_like(target)
+    factor = winner_safeguard(w, r, target, target, mu).double()
+    g_w, g_l = (w - target).flatten(1), (r - target).flatten(1)
     descent = (g_w * (g_w - factor[:, None] * g_l)).sum(1)
     assert (descent >= mu * g_w.square().sum(1) - 1e-4).all()
     assert (factor < 1).any()
@@ -64,11 +64,11 @@ def test_safeguarded_step_never_raises_the_winner_error(mu):
 
 def test_safeguard_lets_a_harmless_loser_through():
     target = torch.zeros(1, 1, 2, 2)
-    w, l = torch.ones(1, 1, 2, 2), -torch.ones(1, 1, 2, 2)
-    assert winner_safeguard(w, l, target, target, 0.9).item() == 1.0
+    w, r = torch.ones(1, 1, 2, 2), -torch.ones(1, 1, 2, 2)
+    assert winner_safeguard(w, r, target, target, 0.9).item() == 1.0
 
 
 def test_safeguard_formula_by_hand():
     target = torch.zeros(1, 1, 1, 2)
-    w, l = torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[4.0, 0.0]]]])
-    assert winner_safeguard(w, l, target, target, 0.5).item() == pytest.approx(0.5 * 2 / 4)
+    w, r = torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[4.0, 0.0]]]])
+    assert winner_safeguard(w, r, target, target, 0.5).item() == pytest.approx(0.5 * 2 / 4)

@@ -21,7 +21,7 @@ def run(kind: str, beta: float, eps: float = 0.0) -> list[float]:
 
 
 def margins() -> list[float]:
-    return [w - l for w, l in zip(CHOSEN, REJECTED, strict=True)]
+    return [w - r for w, r in zip(CHOSEN, REJECTED, strict=True)]
 
 
 def test_sigmoid_is_equation_7_of_the_dpo_paper():

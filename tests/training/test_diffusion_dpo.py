@@ -59,8 +59,8 @@ def formula(recipe, policy, reference, examples, beta, seed=0):
         return (network(x_t, draws.timesteps, prompts).sample - noise).pow(2).mean((1, 2, 3))
 
     w = (batch.mean_w, batch.std_w, draws.posterior_w)
-    l = (batch.mean_l, batch.std_l, draws.posterior_l)
-    inside = (error(policy, *w) - error(reference, *w)) - (error(policy, *l) - error(reference, *l))
+    lost = (batch.mean_l, batch.std_l, draws.posterior_l)
+    inside = (error(policy, *w) - error(reference, *w)) - (error(policy, *lost) - error(reference, *lost))
     return -torch.log(torch.sigmoid(-beta / 2 * inside))
 
 
@@ -113,7 +113,6 @@ def test_one_training_step_equals_adamw_on_the_formula(make_recipe, tmp_path):
 def test_winner_and_loser_swap_mirrors_the_margin(make_recipe):
     recipe, _ = make_recipe()
     perturb(recipe.network)
-    _, figures = recipe.loss(recipe.network, EXAMPLES)
     straight = recipe.cache.batch
 
     def swapped(rows):

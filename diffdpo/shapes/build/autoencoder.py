@@ -35,7 +35,6 @@ def new_autoencoder() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=32,
     )
-    assert vae.quant_conv is not None and vae.quant_conv.bias is not None
     # Start with a narrow posterior: at the default width its noise drowns the first thousand steps.
     vae.quant_conv.bias.data[LATENT_CHANNELS:] = -6.0
     silence_residual_branches(vae)

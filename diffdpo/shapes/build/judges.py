@@ -50,7 +50,7 @@ def train_pickscore(work: Path, seed: int, steps: int) -> CLIPModel:
 def train_hpsv2(work: Path, seed: int, steps: int) -> nn.Module:
     """An open_clip model, trained with HPSv2's loss (Wu et al. 2023, sec. 4)."""
     torch.manual_seed(seed)
-    model = open_clip.model.CLIP(**{key: value for key, value in HPS_ARCHITECTURE.items()})
+    model = open_clip.model.CLIP(**HPS_ARCHITECTURE)
 
     def encode(images: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image, text = model.encode_image(images, normalize=True), model.encode_text(ids, normalize=True)

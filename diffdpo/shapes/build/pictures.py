@@ -32,6 +32,6 @@ def careful_or_sloppy(scene: Scene, rng: np.random.Generator, sloppy_share: floa
 
 
 def to_tensor(pictures: list[Pixels]) -> Tensor:
-    """[SIZE, SIZE, 3] pictures in [0, 1] to one [B, 3, SIZE, SIZE] tensor in [-1, 1], rounded to 8 bits as files are."""
+    """Pictures [SIZE, SIZE, 3] in [0, 1] to one [B, 3, SIZE, SIZE] tensor in [-1, 1], with 8 bits as in files."""
     stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     return (stacked * 255).round() / 127.5 - 1

@@ -16,7 +16,7 @@ MAX_LENGTH = 16
 
 @cache
 def new_tokenizer() -> CLIPTokenizer:
-    """As in CLIP the ids are: the 256 bytes, the bytes ending a word, the merges, start, end. Padding is the end token."""
+    """Ids as in CLIP: the 256 bytes, the bytes that end a word, the merges, start, end. Padding is the end token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = _merges()
     tokens = letters + [letter + "</w>" for letter in letters] + [a + b for a, b in merges]
