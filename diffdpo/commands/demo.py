@@ -92,12 +92,16 @@ def _figures(out: Path) -> dict[str, Any]:
     """The figures of the closing table, read from the report's own numbers."""
     comparison = json.loads((out / "report" / "report.json").read_text(encoding="utf-8"))["comparison"]
     exact = comparison["parts"]["exact"]["contrast"]
-    judge = comparison["scores"][JUDGE]["contrast"]
+    judge = comparison["scores"][JUDGE]["contrast"]["wins"]["rate"]
     return {
-        "exact_before": exact["a"]["value"],
-        "exact_after": exact["b"]["value"],
-        "exact_gain_ci": [exact["difference"]["interval"]["low"], exact["difference"]["interval"]["high"]],
-        "judge_win_rate": judge["win_rate"]["value"],
-        "judge_win_rate_ci": [judge["win_rate"]["interval"]["low"], judge["win_rate"]["interval"]["high"]],
+        "exact_before": exact["a"]["mean"],
+        "exact_after": exact["b"]["mean"],
+        "exact_gain_ci": _bounds(exact["difference"]),
+        "judge_win_rate": judge["mean"],
+        "judge_win_rate_ci": _bounds(judge),
         "captions": comparison["prompts"],
     }
+
+
+def _bounds(estimate: dict[str, Any]) -> list[float]:
+    return [estimate["interval"]["low"], estimate["interval"]["high"]]

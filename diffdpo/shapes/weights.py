@@ -11,8 +11,8 @@ HPSV2 = FOLDER / "hpsv2"
 
 STEPS = 20
 """DDIM steps that the micro world is sampled with, unless told otherwise."""
-GUIDANCE = 1.0
-"""Classifier-free guidance likewise; 1 is none, which halves the cost of a picture."""
+GUIDANCE = 3.0
+"""Classifier-free guidance likewise."""
 
 
 def resolve_model(name: str) -> str:
