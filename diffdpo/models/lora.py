@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that get an adapter: all attention projections, self and cross."""
@@ -23,7 +22,7 @@ def add_lora(network: Any, rank: int, alpha: float) -> None:
 
     network.requires_grad_(False)
     network.add_adapter(
-        LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ATTENTION), init_lora_weights="gaussian")  # type: ignore[arg-type]
+        LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ATTENTION), init_lora_weights="gaussian")
     )
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -40,11 +39,11 @@ def adapter_off(network: Any) -> Iterator[None]:
         network.enable_adapters()
 
 
-def save_lora(network: nn.Module, pipeline_class: Any, folder: Path) -> None:
+def save_lora(network: Any, pipeline_class: Any, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors`, with rank and the true alpha in its metadata."""
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
-    config = network.peft_config["default"].to_dict()  # type: ignore[union-attr,operator,index]
+    config = network.peft_config["default"].to_dict()
     pipeline_class.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=config)

@@ -23,7 +23,9 @@ class ImageModel(Protocol):
 
     network: nn.Module
     """What is trained: the UNet or transformer, with its LoRA if it has one."""
-    objective: Objective
+
+    @property
+    def objective(self) -> Objective: ...
 
     def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
         """Equally sized images -> mean and deviation of the scaled latents' posterior, [B, c, h, w] float32."""

@@ -44,8 +44,13 @@ def load_pipeline(
     Raises:
         UserError: the model or the LoRA cannot be opened.
     """
+    import transformers
     from diffusers import DDIMScheduler, DiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
 
+    # Their bars over five files would break up our own progress lines.
+    diffusers_logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(model, dtype=dtype, **_without_safety_checker(model))
     except (OSError, ValueError, KeyError) as error:

@@ -19,7 +19,7 @@ from diffdpo.errors import UserError
 from diffdpo.models.lora import adapter_off, add_lora, save_lora
 from diffdpo.models.protocol import Conditioning, Predict, trainable
 from diffdpo.models.sampling import load_pipeline
-from diffdpo.objectives import Diffusion
+from diffdpo.objectives import Diffusion, Objective
 from diffdpo.runs import content_hash
 
 SHORT_SEQUENCE = 256
@@ -56,10 +56,10 @@ class StableDiffusion:
         self.pipeline = pipeline
         self.network: nn.Module = pipeline.unet
         self.lora_rank = lora_rank
-        self.objective = Diffusion(pipeline.scheduler.alphas_cumprod, pipeline.scheduler.config.prediction_type)
+        self.objective: Objective = Diffusion(pipeline.scheduler.alphas_cumprod, pipeline.scheduler.config.prediction_type)
         for frozen in (pipeline.vae, pipeline.text_encoder):
             frozen.requires_grad_(False).eval()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         if lora_rank:
             self.network.to(frozen_dtype)
             torch.manual_seed(seed)

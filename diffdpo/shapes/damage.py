@@ -57,12 +57,14 @@ def wrong_background(scene: Scene, rng: np.random.Generator) -> Pixels:
 
 def blurred(scene: Scene, rng: np.random.Generator) -> Pixels:
     sigma = float(rng.uniform(1.2, 2.2))
-    return ndimage.gaussian_filter(render(scene, rng), (sigma, sigma, 0), mode="nearest").astype(np.float32)
+    pixels: Pixels = ndimage.gaussian_filter(render(scene, rng), (sigma, sigma, 0), mode="nearest")
+    return pixels
 
 
 def noisy(scene: Scene, rng: np.random.Generator) -> Pixels:
-    pixels = render(scene, rng)
-    return (pixels + rng.normal(0, rng.uniform(0.08, 0.2), pixels.shape)).clip(0, 1).astype(np.float32)
+    clean = render(scene, rng)
+    pixels: Pixels = (clean + rng.normal(0, rng.uniform(0.08, 0.2), clean.shape)).clip(0, 1).astype(np.float32)
+    return pixels
 
 
 def deformed(scene: Scene, rng: np.random.Generator) -> Pixels:

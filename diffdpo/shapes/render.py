@@ -81,7 +81,8 @@ def coverage(shape: str, x: float, y: float, radius: float) -> Pixels:
         inradius = scale / np.sqrt(3 * np.sqrt(3))
         slanted = 0.5 * np.sqrt(3) * np.abs(dx) - 0.5 * dy
         inside = inradius - np.maximum(dy, slanted)
-    return np.clip(inside + 0.5, 0.0, 1.0).astype(np.float32)
+    alpha: Pixels = np.clip(inside + 0.5, 0.0, 1.0).astype(np.float32)
+    return alpha
 
 
 def to_image(pixels: Pixels) -> Image.Image:
@@ -91,4 +92,5 @@ def to_image(pixels: Pixels) -> Image.Image:
 
 def _tone(color: str, rng: np.random.Generator) -> Pixels:
     jitter = rng.uniform(-9, 9) + rng.uniform(-5, 5, size=3)
-    return ((np.asarray(PALETTE[color]) + jitter) / 255).clip(0, 1).astype(np.float32)
+    tone: Pixels = ((np.asarray(PALETTE[color]) + jitter) / 255).clip(0, 1).astype(np.float32)
+    return tone

@@ -66,9 +66,9 @@ class DiffusionDpo:
         error_w, error_l = noised.errors(prediction)
         passed = torch.ones_like(error_l)
         if self.loss_config.winner_safeguard is not None:
-            passed = winner_safeguard(
-                *prediction.chunk(2), *noised.target.chunk(2), mu=self.loss_config.winner_safeguard
-            )
+            (prediction_w, prediction_l), (target_w, target_l) = prediction.chunk(2), noised.target.chunk(2)
+            mu = self.loss_config.winner_safeguard
+            passed = winner_safeguard(prediction_w, prediction_l, target_w, target_l, mu)
         # The value of the error stays; only this share of its gradient goes on.
         guarded_l = passed * error_l + (1 - passed) * error_l.detach()
         output = self._preference(error_w, guarded_l, ref_w, ref_l)

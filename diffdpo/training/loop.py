@@ -25,7 +25,9 @@ class Recipe(Protocol):
     """A method. `examples` of a batch are (index, epoch) pairs."""
 
     network: nn.Module
-    n_examples: int
+
+    @property
+    def n_examples(self) -> int: ...
 
     def loss(self, network: nn.Module, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of some examples through `network` (wrapped for several processes), and figures to log."""

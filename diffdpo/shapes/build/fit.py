@@ -64,7 +64,7 @@ def fit(
         # On short sequences a CPU's flash attention takes half of the whole backward pass; plain products do not.
         with sdpa_kernel(SDPBackend.MATH):
             loss, figures = loss_at(step)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         decay = min(schedule.ema, (1 + step) / (10 + step))

@@ -82,7 +82,8 @@ class _Denoiser(nn.Module):
         silence_residual_branches(self.unet)
 
     def forward(self, x_t: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
-        return self.unet(x_t, timesteps, self.text_encoder(ids).last_hidden_state).sample
+        prediction: Tensor = self.unet(x_t, timesteps, self.text_encoder(ids).last_hidden_state).sample
+        return prediction
 
 
 def train_generator(vae: AutoencoderKL, work: Path, seed: int, steps: int) -> StableDiffusionPipeline:

@@ -57,7 +57,8 @@ def train_hpsv2(work: Path, seed: int, steps: int) -> nn.Module:
         return image, text, model.logit_scale.exp()
 
     _train("hpsv2", model, encode, work, seed, steps)
-    return model
+    trained: nn.Module = model
+    return trained
 
 
 HPS_ARCHITECTURE = {
