@@ -54,7 +54,7 @@ def claim(folder: str | Path, command: str, settings: Mapping[str, Any], inputs:
     }
     path = folder / MANIFEST
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(_foreign(path) for path in folder.iterdir())):
             raise UserError(f"{folder}: not empty and not made by diffdpo; name another output folder")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, manifest)
@@ -129,6 +129,11 @@ def content_hash(path: str | Path) -> str:
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a file in a folder without a manifest is somebody's: a manifest that a kill cut short is not."""
+    return path.name != MANIFEST + ".partial"
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

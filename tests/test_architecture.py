@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipes": set(),
     "commands": {"labeling", "training", "benchmarks", "models", "data", "shapes", "scorers", "config", "recipes"},
     "cli": {"commands", "scorers"},
+    "__main__": {"cli"},
 }
 ONLY_IN: dict[str, set[str]] = {
     "accelerate": {"training"},
@@ -73,7 +74,8 @@ def test_rooms_import_only_what_they_may(module):
         if name.startswith("diffdpo."):
             assert here != "scorers", f"{module} imports {name}: scorers know nothing of diffdpo"
             there = room(name)
-            assert there in allowed or f"diffdpo.{there}" not in packages(), f"{module} imports {name}"
+            inside = f"diffdpo.{there}" in packages()  # `from diffdpo import __version__` is nobody's room
+            assert there in allowed or not inside, f"{module} imports {name}"
         elif name.split(".")[0] == "scorers" and here != "scorers":
             assert "scorers" in allowed, f"{module} imports {name}"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, unknown
 from diffdpo.progress import progress
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def parse_names(names: Sequence[str]) -> dict[str, str | None]:
     for text in names:
         name, _, path = text.partition("=")
         if name not in known:
-            raise scorers.ScorerError(f"unknown scorer {name!r}: known: {', '.join(known)}")
+            raise unknown("scorer", name, known)
         if name in parsed:
             raise UserError(f"scorer {name!r} is given twice")
         if path and not Path(path).exists():

@@ -53,14 +53,14 @@ def load_pipeline(
     transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(model, dtype=dtype, **_without_safety_checker(model))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # diffusers, safetensors and the hub client each raise their own kinds
         raise UserError(f"model {model!r}: {_why_not(model, error)}") from None
     if lora is not None:
         try:
             pipeline.load_lora_weights(lora)
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # as above, and peft's
             raise UserError(f"LoRA {lora!r}: cannot be loaded into {model!r} ({_one_line(error)})") from None
     if hasattr(pipeline.scheduler.config, "beta_schedule"):
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -105,4 +105,4 @@ def _why_not(model: str, error: Exception) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -56,12 +56,14 @@ class StableDiffusion:
         self.pipeline = pipeline
         self.network: nn.Module = pipeline.unet
         self.lora_rank = lora_rank
-        self.objective: Objective = Diffusion(pipeline.scheduler.alphas_cumprod, pipeline.scheduler.config.prediction_type)
+        scheduler = pipeline.scheduler
+        self.objective: Objective = Diffusion(scheduler.alphas_cumprod, scheduler.config.prediction_type)
         for frozen in (pipeline.vae, pipeline.text_encoder):
             frozen.requires_grad_(False).eval()
         self.network.to(memory_format=torch.channels_last)
         if lora_rank:
-            self.network.to(frozen_dtype)
+            if frozen_dtype != torch.float32:
+                self.network.to(frozen_dtype)
             torch.manual_seed(seed)
             add_lora(self.network, lora_rank, lora_alpha)
         else:
@@ -69,7 +71,7 @@ class StableDiffusion:
         # There is no dropout to switch on, and the reference must run the same kernels.
         self.network.eval()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
         vae = self._encoder("vae")
         pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
@@ -78,7 +80,7 @@ class StableDiffusion:
         scale = vae.config.scaling_factor
         return (posterior.mean * scale).float(), (posterior.std * scale).float()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         text_encoder, tokenizer = self._encoder("text_encoder"), self.pipeline.tokenizer
         tokens = tokenizer(

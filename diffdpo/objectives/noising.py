@@ -12,7 +12,8 @@ from torch import Tensor
 class Objective(Protocol):
     """Noising and target of a family. Latents and noise are [B, c, h, w], timesteps [B]."""
 
-    n_timesteps: int
+    @property
+    def n_timesteps(self) -> int: ...
 
     def noised(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
 
