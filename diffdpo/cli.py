@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,8 +37,6 @@ def run(argv: Sequence[str]) -> int:
         result: dict[str, Any] = command.run(args)
     except (UserError, ScorerError) as error:
         return _complain(str(error))
-    except BrokenPipeError:
-        return 1
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
         return 130
@@ -46,10 +45,14 @@ def run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"diffdpo: unexpected error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    if args.json:
-        print(json.dumps(result, ensure_ascii=False))
-    else:
-        command.show(result)
+    try:
+        if args.json:
+            print(json.dumps(result, ensure_ascii=False))
+        else:
+            command.show(result)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -83,4 +86,4 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    warnings.filterwarnings("ignore", module=r"(torch|diffusers|transformers|peft|open_clip|huggingface_hub)")

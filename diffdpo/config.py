@@ -45,6 +45,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         _in_range("data.held_out_share", self.held_out_share, 0, 0.9)
         _in_range("data.caption_dropout", self.caption_dropout, 0, 1)
+        if self.size is not None:
+            _in_range("data.size", self.size, 8, 1 << 16)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class TrainingConfig:
         ):
             _in_range(f"training.{name}", getattr(self, name), 1, float("inf"))
         _in_range("training.learning_rate", self.learning_rate, 0, 1)
+        _in_range("training.weight_decay", self.weight_decay, 0, float("inf"))
+        _in_range("training.max_grad_norm", self.max_grad_norm, 0, float("inf"))
         _in_range("training.warmup_steps", self.warmup_steps, 0, float("inf"))
         if self.ema is not None:
             _in_range("training.ema", self.ema, 0, 1)
@@ -139,6 +143,9 @@ class DpoConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _in_range("seed", self.seed, 0, 2**31)
+        if self.lora.rank and self.model.reference == "copy":
+            raise UserError("model.reference: with a LoRA (lora.rank above 0) the reference is `adapter`, not a copy")
         if self.lora.rank == 0 and self.model.reference == "adapter":
             raise UserError(
                 "model.reference: `adapter` needs a LoRA; set lora.rank above 0, or model.reference to copy"
@@ -158,7 +165,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DpoConfig:
     for override in overrides:
         _apply(settings, override)
     method = settings.get("method", "dpo")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise unknown("method", str(method), METHODS)
     try:
         return build(METHODS[method], settings)
@@ -210,6 +217,8 @@ def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
         return int(value)
     elif (kind is bool and isinstance(value, bool)) or (kind is str and isinstance(value, str)):
         return value
+    elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
     wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
     raise UserError(f"{key}: {wanted} is wanted here, not {value!r}")
 
@@ -242,11 +251,14 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         if not isinstance(settings, dict):
             raise UserError(f"override {override!r}: {section!r} is not a section")
     try:
-        settings[name] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
-        settings[name] = text
+        value = text
+    # Text is taken as it stands: YAML would cut it at " #" and read dates into it.
+    settings[name] = value if isinstance(value, int | float | list | dict | None) else text
 
 
 def _in_range(key: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise UserError(f"{key}: must be at least {low} and at most {high}, not {value}")
+        limit = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+        raise UserError(f"{key}: must be {limit}, not {value}")

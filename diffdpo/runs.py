@@ -52,13 +52,30 @@ def claim(folder: str | Path, command: str, settings: Mapping[str, Any], inputs:
         "inputs": {Path(path).name: content_hash(path) for path in inputs},
         "versions": _versions(),
     }
-    path = folder / MANIFEST
-    if not path.exists():
+    state = _state(folder, manifest)
+    if state == "new":
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / MANIFEST, manifest)
+    return Run(folder, state)
+
+
+def check_claim(folder: str | Path, command: str, settings: Mapping[str, Any]) -> None:
+    """Raise what `claim` would raise, and leave everything as it is."""
+    manifest = {"command": command, "settings": json.loads(json.dumps(settings, sort_keys=True)), "inputs": {}}
+    _state(Path(folder), manifest)
+
+
+def is_complete(folder: str | Path) -> bool:
+    """Whether a run folder is there and finished."""
+    return (Path(folder) / MANIFEST).exists() and bool(read_manifest(folder)["complete"])
+
+
+def _state(folder: Path, manifest: Mapping[str, Any]) -> Literal["new", "partial", "complete"]:
+    command = manifest["command"]
+    if not (folder / MANIFEST).exists():
         if folder.exists() and (not folder.is_dir() or any(_foreign(path) for path in folder.iterdir())):
             raise UserError(f"{folder}: not empty and not made by diffdpo; name another output folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, manifest)
-        return Run(folder, "new")
+        return "new"
     old = read_manifest(folder)
     if old["command"] != command:
         raise UserError(
@@ -69,7 +86,7 @@ def claim(folder: str | Path, command: str, settings: Mapping[str, Any], inputs:
         raise UserError(
             f"{folder}: made with other settings ({'; '.join(differing)}); name another folder or remove it"
         )
-    return Run(folder, "complete" if old["complete"] else "partial")
+    return "complete" if old["complete"] else "partial"
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

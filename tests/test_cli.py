@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +118,6 @@ def test_unexpected_errors_leave_with_status_1(capsys, monkeypatch):
     import diffdpo.commands.demo as demo
 
     monkeypatch.setattr(demo, "run", lambda args: 1 / 0)
-    monkeypatch.setattr(os, "environ", {**os.environ, "DIFFDPO_TRACEBACK": "0"})
+    monkeypatch.setenv("DIFFDPO_TRACEBACK", "0")
     assert cli.run(["demo"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from diffdpo.progress import say
+from diffdpo.runs import claim, write_bytes
 
 HELP = "label, tune, measure and report on the built-in micro world, in minutes on a CPU"
 
-PROMPTS = 400
+PROMPTS = 350
 CANDIDATES = 6
 BATCH = "48"
 LABELER = "shapes-pickscore"
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     steps = commands(out, args.seed)
     if args.dry_run:
         return {"dry_run": True, "commands": [shlex.join(["diffdpo", *step]) for step in steps]}
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out, "demo", {"seed": args.seed, "prompts": PROMPTS, "candidates": CANDIDATES})
     write_prompts(out / "prompts.txt", args.seed)
     results = [_call(number, len(steps), step) for number, step in enumerate(steps, 1)]
     return {**_figures(out), "seconds": round(time.monotonic() - began, 1), "report": results[-1]["report"]}
@@ -75,7 +76,8 @@ def write_prompts(path: Path, seed: int) -> None:
     """Captions of training combinations, none twice."""
     from diffdpo.shapes.scene import sample_captions
 
-    path.write_text("\n".join(sample_captions(PROMPTS, seed=seed, held_out=False)) + "\n", encoding="utf-8")
+    captions = sample_captions(PROMPTS, seed=seed, held_out=False)
+    write_bytes(path, ("\n".join(captions) + "\n").encode())
 
 
 def _call(number: int, of: int, argv: list[str]) -> dict[str, Any]:

@@ -37,8 +37,14 @@ def _parameters(folder: Path) -> int:
     from safetensors import safe_open
 
     count = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+    # Hub folders hold variants of the same weights, as `name.fp16.safetensors` or `name.non_ema.safetensors`.
+    plain = [path for path in sorted(folder.glob("*.safetensors")) if path.stem.count(".") == 0]
+    for path in plain:
+        try:
+            opened = safe_open(path, framework="pt")
+        except Exception as error:  # a kind of its own, from Rust
+            raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+        with opened as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 size = 1
                 for edge in file.get_slice(name).get_shape():

@@ -34,12 +34,18 @@ class Sampling:
 
 
 def load_pipeline(
-    model: str, *, lora: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+    model: str,
+    *,
+    lora: str | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    own_scheduler: bool = False,
 ) -> DiffusionPipeline:
     """Open a diffusers pipeline from a folder or a hub name, with the scheduler set to DDIM.
 
     Args:
         lora: a folder or file that `load_lora_weights` opens; fused into the weights.
+        own_scheduler: keep the scheduler that the model came with.
 
     Raises:
         UserError: the model or the LoRA cannot be opened.
@@ -62,7 +68,7 @@ def load_pipeline(
             pipeline.unload_lora_weights()
         except Exception as error:  # as above, and peft's
             raise UserError(f"LoRA {lora!r}: cannot be loaded into {model!r} ({_one_line(error)})") from None
-    if hasattr(pipeline.scheduler.config, "beta_schedule"):
+    if not own_scheduler and hasattr(pipeline.scheduler.config, "beta_schedule"):
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

@@ -57,10 +57,14 @@ class StableDiffusion:
         self.network: nn.Module = pipeline.unet
         self.lora_rank = lora_rank
         scheduler = pipeline.scheduler
-        self.objective: Objective = Diffusion(scheduler.alphas_cumprod, scheduler.config.prediction_type)
+        try:
+            self.objective: Objective = Diffusion(scheduler.alphas_cumprod, scheduler.config.prediction_type)
+        except ValueError as error:
+            raise UserError(f"model {path!r}: {error}") from None
         for frozen in (pipeline.vae, pipeline.text_encoder):
             frozen.requires_grad_(False).eval()
-        self.network.to(memory_format=torch.channels_last)
+        self.memory_format = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)
         if lora_rank:
             if frozen_dtype != torch.float32:
                 self.network.to(frozen_dtype)
@@ -98,9 +102,9 @@ class StableDiffusion:
 
     def predict(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         dtype = next(self.network.parameters()).dtype
-        with _attention_kernel(x_t):
+        with self._attention_kernel(x_t):
             prediction: Tensor = network(
-                x_t.to(dtype, memory_format=torch.channels_last),
+                x_t.to(dtype, memory_format=self.memory_format),
                 timesteps,
                 encoder_hidden_states=conditioning["prompt_embeds"].to(dtype),
                 return_dict=False,
@@ -122,7 +126,7 @@ class StableDiffusion:
             if self.lora_rank:
                 save_lora(self.network, StableDiffusionPipeline, folder)
             else:
-                whole = load_pipeline(self.path)
+                whole = load_pipeline(self.path, own_scheduler=True)
                 whole.unet.load_state_dict({key: value.cpu() for key, value in self.network.state_dict().items()})
                 whole.save_pretrained(folder)
         return folder
@@ -131,18 +135,21 @@ class StableDiffusion:
         with adapter_off(self.network):
             return self.predict(self.network, x_t, timesteps, conditioning)
 
+    def _attention_kernel(self, x_t: Tensor) -> AbstractContextManager[None]:
+        """On short sequences a CPU's flash attention takes up to half of the backward pass; plain products do not.
+
+        Not with gradient checkpointing: its second forward pass would run outside of this choice.
+        """
+        recomputed = bool(getattr(self.network, "is_gradient_checkpointing", False))
+        if x_t.device.type == "cpu" and x_t.shape[-2:].numel() <= SHORT_SEQUENCE and not recomputed:
+            return sdpa_kernel(SDPBackend.MATH)
+        return nullcontext()
+
     def _encoder(self, name: str) -> Any:
         encoder = getattr(self.pipeline, name)
         if encoder is None:
             raise RuntimeError("the encoders were let go by forget_encoders(); encode before that")
         return encoder
-
-
-def _attention_kernel(x_t: Tensor) -> AbstractContextManager[None]:
-    """On short sequences a CPU's flash attention takes up to half of the backward pass; plain products do not."""
-    if x_t.device.type == "cpu" and x_t.shape[-2:].numel() <= SHORT_SEQUENCE:
-        return sdpa_kernel(SDPBackend.MATH)
-    return nullcontext()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ centre, overlaps it best.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,5 +167,5 @@ def _nearest(color: NDArray[np.float64], names: Sequence[str]) -> str | None:
     return names[best] if distances[best] <= COLOR_DISTANCE else None
 
 
-def _bag(names: object) -> list[str]:
-    return sorted(str(name) for name in names)  # type: ignore[attr-defined]
+def _bag(names: Iterable[str | None]) -> list[str]:
+    return sorted(map(str, names))

@@ -8,8 +8,19 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from diffdpo.shapes.render import RADIUS, SIZE, Pixels, layout, paint, render
-from diffdpo.shapes.scene import BACKGROUNDS, COLORS, OPPOSITE, RELATIONS, SHAPES, Scene, Thing
+from diffdpo.shapes.checker import read
+from diffdpo.shapes.render import RADIUS, SIZE, Pixels, layout, paint, render, to_image
+from diffdpo.shapes.scene import (
+    BACKGROUNDS,
+    COLORS,
+    OPPOSITE,
+    RELATIONS,
+    SHAPES,
+    Scene,
+    Thing,
+    combination,
+    is_held_out,
+)
 
 Damage = Callable[[Scene, np.random.Generator], Pixels]
 
@@ -85,8 +96,24 @@ ALL: tuple[Damage, ...] = (*SLOPPY, wrong_shape, wrong_background, noisy, deform
 
 
 def damage(scene: Scene, rng: np.random.Generator, kinds: tuple[Damage, ...] = ALL) -> Pixels:
-    """A picture of the scene with one flaw of a random kind. [SIZE, SIZE, 3] float32 in [0, 1]."""
-    return kinds[int(rng.integers(len(kinds)))](scene, rng)
+    """A picture of the scene with one flaw of a random kind. [SIZE, SIZE, 3] float32 in [0, 1].
+
+    A flaw may turn a scene into another one. That of a train scene never becomes a held-out combination: it is drawn
+    anew until it is none.
+    """
+    while True:
+        pixels = kinds[int(rng.integers(len(kinds)))](scene, rng)
+        if scene.held_out or not shows_held_out(pixels):
+            return pixels
+
+
+def shows_held_out(pixels: Pixels) -> bool:
+    """Whether what the exact checker reads in a picture is a held-out combination."""
+    reading = read(to_image(pixels))
+    things = tuple(Thing(found.color, found.shape) for found in reading.things if found.color and found.shape)
+    if reading.background is None or len(things) not in (1, 2) or len(things) < len(reading.things):
+        return False
+    return is_held_out(combination(things, reading.background))
 
 
 def _with_changed_thing(scene: Scene, rng: np.random.Generator, field: str, values: tuple[str, ...]) -> Pixels:

@@ -64,19 +64,27 @@ class Scene:
         For two things the unordered pair, whatever the relation, order and background; for one thing the thing and
         its background. Every single thing, relation and background therefore occurs in training.
         """
-        if self.second is None:
-            return f"{self.first} on {self.background}"
-        return " and ".join(sorted(map(str, self.things)))
+        return combination(self.things, self.background)
 
     @property
     def held_out(self) -> bool:
-        return self.combination in _held_out_combinations()
+        return is_held_out(self.combination)
 
     def mirrored(self) -> Scene:
         """The same arrangement told from the other thing: `A left of B` is `B right of A`."""
         if self.second is None or self.relation is None:
             return self
         return replace(self, first=self.second, relation=OPPOSITE[self.relation], second=self.first)
+
+
+def combination(things: tuple[Thing, ...], background: str) -> str:
+    """The name of what one or two things on a background make, whatever their order and relation."""
+    return f"{things[0]} on {background}" if len(things) == 1 else " and ".join(sorted(map(str, things)))
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a combination is one that no training may see."""
+    return name in _held_out_combinations()
 
 
 def parse_caption(caption: str) -> Scene:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from diffdpo.objectives import Draws, draw
 
 HELD_OUT_DRAWS = 8
 """Fixed (timestep, noise) draws per held-out pair."""
-HELD_OUT_BATCH = 64
+HELD_OUT_BATCH = 16
 
 
 class DiffusionDpo:
@@ -101,15 +101,14 @@ class DiffusionDpo:
             "eval/error/rejected_vs_ref": (error_l - ref_l).mean().item(),
         }
 
-    def _held_out_batches(self) -> list[_Noised]:
+    def _held_out_batches(self) -> Iterator[_Noised]:
+        """Every held-out pair once for each fixed draw, the draws one after the other."""
         rows = self.held_out_rows
-        batches = [self.cache.batch(rows[i : i + HELD_OUT_BATCH]) for i in range(0, len(rows), HELD_OUT_BATCH)]
-        # Negative draw indices: no epoch of training ever uses them.
-        return [
-            self._noise(batch, [-1 - number] * len(batch.pair_ids), dropout=0.0)
-            for number in range(HELD_OUT_DRAWS)
-            for batch in batches
-        ]
+        for number in range(HELD_OUT_DRAWS):
+            for start in range(0, len(rows), HELD_OUT_BATCH):
+                batch = self.cache.batch(rows[start : start + HELD_OUT_BATCH])
+                # Negative draw indices: no epoch of training ever uses them.
+                yield self._noise(batch, [-1 - number] * len(batch.pair_ids), dropout=0.0)
 
     def _preference(self, error_w: Tensor, error_l: Tensor, ref_w: Tensor, ref_l: Tensor) -> PreferenceOutput:
         config = self.loss_config

@@ -14,6 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffdpo.config import TrainingConfig
+from diffdpo.errors import UserError
+from diffdpo.models.protocol import trainable
 from diffdpo.progress import progress, say
 from diffdpo.training import checkpoints
 from diffdpo.training.metrics import MetricsFile
@@ -70,32 +72,38 @@ class _Training:
         self.recipe, self.config, self.run_name, self.accelerator = recipe, config, run, accelerator
         self.checkpoints = folder / "checkpoints"
         self.metrics = MetricsFile(folder / "metrics.jsonl")
-        self.parameters = [p for p in recipe.network.parameters() if p.requires_grad]
+        self.parameters = trainable(recipe.network)
         optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.average = None if config.ema is None else WeightAverage(self.parameters, config.ema)
         self.share = config.batch_size * accelerator.num_processes
         self.order = Order(recipe.n_examples, self.share * config.accumulation, seed)
+        self.figures: dict[str, float] = {}
         self.start = self._resume(optimizer)
         self.network, self.optimizer = accelerator.prepare(recipe.network, optimizer)
-        self.figures: dict[str, float] = {}
 
     def to_the_end(self) -> Outcome:
-        config, window = self.config, _Window()
+        config = self.config
         if self.start == 0:
             self._evaluate(0)
+        window = _Window()
         with progress("training", config.steps, self.start) as advance:
             for step in range(self.start, config.steps):
                 window.add(self._step(step))
                 done = step + 1
-                if done == 1 or done % config.log_every == 0 or done == config.steps:
-                    self._log(step, window)
+                saves = done % config.checkpoint_every == 0 or done == config.steps
+                evaluates = done % config.evaluate_every == 0 or done == config.steps
+                # No window reaches over a checkpoint: a run that goes on from it must write the same lines.
+                if done == 1 or done % config.log_every == 0 or saves:
+                    self._log(done, window)
                     window = _Window()
-                if done % config.evaluate_every == 0 or done == config.steps:
+                if evaluates:
                     self._evaluate(done)
-                if done % config.checkpoint_every == 0 or done == config.steps:
+                if saves:
                     self._save(done)
+                if evaluates or saves:
+                    window.restart_clock()
                 advance(1, self._note() if self.accelerator.is_main_process else "")
         weights = self.average.weights if self.average else [p.detach() for p in self.parameters]
         return Outcome(list(weights), dict(self.figures))
@@ -136,7 +144,8 @@ class _Training:
         kept = [p.detach().clone() for p in self.parameters] if self.average else []
         if self.average:
             torch._foreach_copy_([p.data for p in self.parameters], self.average.weights)
-        figures = self.recipe.evaluate()
+        with self.accelerator.autocast():
+            figures = self.recipe.evaluate()
         if self.average:
             torch._foreach_copy_([p.data for p in self.parameters], kept)
         self.figures.update(figures)
@@ -153,7 +162,12 @@ class _Training:
                 weights=self.parameters,
                 average=self.average.weights if self.average else None,
                 optimizer=self.optimizer.state_dict(),
-                state={"metrics_size": self.metrics.size, "scaler": scaler.state_dict() if scaler else None},
+                state={
+                    "metrics_size": self.metrics.synced_size(),
+                    "scaler": scaler.state_dict() if scaler else None,
+                    "global_batch": self.order.batch,
+                    "figures": self.figures,
+                },
                 keep=self.config.keep_checkpoints,
             )
         self.accelerator.wait_for_everyone()
@@ -164,6 +178,13 @@ class _Training:
             if self.accelerator.is_main_process:
                 self.metrics.cut(0)
             return 0
+        if checkpoint.state["global_batch"] != self.order.batch:
+            there = checkpoint.state["global_batch"]
+            raise UserError(
+                f"{self.checkpoints}: made with {there} pairs per step, now {self.order.batch}: "
+                "start with as many processes as before"
+            )
+        self.figures = dict(checkpoint.state["figures"])
         torch._foreach_copy_([p.data for p in self.parameters], checkpoint.weights)
         if self.average and checkpoint.average is not None:
             torch._foreach_copy_(self.average.weights, checkpoint.average)
@@ -190,6 +211,11 @@ class _Window:
     @property
     def steps(self) -> int:
         return len(self.rows)
+
+    def restart_clock(self) -> None:
+        """Leave out the time that evaluating or saving took, where the window starts after it."""
+        if not self.rows:
+            self.began = time.monotonic()
 
     def add(self, row: dict[str, Tensor]) -> None:
         self.rows.append(row)

@@ -19,6 +19,13 @@ class MetricsFile:
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
+    def synced_size(self) -> int:
+        """The size, after making sure that the disk has all of it."""
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
+        return self.size
+
     def write(self, step: int, figures: dict[str, float]) -> None:
         line = json.dumps({"step": step, **{key: _rounded(value) for key, value in figures.items()}})
         with open(self.path, "a", encoding="utf-8") as file:

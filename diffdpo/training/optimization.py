@@ -12,7 +12,7 @@ from diffdpo.config import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """The rate of a step (0-based): linear warm-up, then constant, or down to zero at the last step."""
+    """The rate of a step (0-based): linear warm-up, then constant or falling to zero just after the last."""
     peak, warmup = config.learning_rate, config.warmup_steps
     if step < warmup:
         return peak * (step + 1) / warmup

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from diffdpo.config import DpoConfig, build
 from diffdpo.data.latents import LatentCache
@@ -16,10 +18,13 @@ from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
 from diffdpo.models.stable_diffusion import StableDiffusion
 from diffdpo.objectives.draws import derived_seed
-from diffdpo.runs import claim, content_hash, read_manifest
+from diffdpo.runs import check_claim, claim, content_hash, is_complete, read_json, read_manifest, write_json
 from diffdpo.training.checkpoints import newest
 from diffdpo.training.diffusion_dpo import DiffusionDpo
 from diffdpo.training.loop import new_accelerator, train
+
+CONFIG = "config.json"
+"""The whole config of a run, paths included, beside the manifest."""
 
 
 def run_dpo(config: DpoConfig) -> dict[str, Any]:
@@ -31,13 +36,19 @@ def run_dpo(config: DpoConfig) -> dict[str, Any]:
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
     settings = run_settings(config, store)
-    run = claim(config.output, "train", settings)
-    if run.state == "complete":
-        return dict(read_manifest(run.folder)["results"])
+    output = Path(config.output)
+    check_claim(output, "train", settings)
     accelerator = new_accelerator(config.training.precision)
+    if is_complete(output):
+        return dict(read_manifest(output)["results"])
+    # Model and data first: a folder is only taken when nothing the user gave stands in the way.
     model = load_model(config, accelerator.device)
     cache = open_cache(config, store, model)
     model.forget_encoders()
+    with accelerator.main_process_first():
+        run = claim(output, "train", settings)
+        if accelerator.is_main_process:
+            write_json(output / CONFIG, dataclasses.asdict(config))
     recipe = DiffusionDpo(
         model,
         cache,
@@ -83,10 +94,9 @@ def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Pa
     manifest = read_manifest(folder)
     if manifest["command"] != "train":
         raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`; only a training run has weights to export")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: not empty; name another folder")
-    settings = {key: value for key, value in manifest["settings"].items() if key != "content"}
-    config = build(DpoConfig, {**settings, "output": str(folder)})
+    config = build(DpoConfig, read_json(folder / CONFIG))
     checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]))
     if checkpoint is None:
         raise UserError(f"{folder}: no whole checkpoint in it yet")
@@ -102,9 +112,9 @@ def run_name(settings: dict[str, Any]) -> str:
 
 
 def run_settings(config: DpoConfig, store: TripletStore) -> dict[str, Any]:
-    """What decides the result of a run: the config, and the content of model and data."""
+    """What decides the result of a run: the config, with the content of model and data in place of their paths."""
     settings = dataclasses.asdict(config)
-    del settings["output"]
+    del settings["output"], settings["model"]["path"], settings["data"]["path"], settings["data"]["cache"]
     model = config.model.path
     settings["content"] = {
         "model": content_hash(model) if Path(model).is_dir() else model,
@@ -141,6 +151,13 @@ def load_model(config: DpoConfig, device: torch.device) -> StableDiffusion:
     )
 
 
+def encode_batch(config: DpoConfig, store: TripletStore) -> int:
+    """Pairs to encode at a time: about half a million pixels, which the autoencoder takes in a few GB."""
+    with Image.open(io.BytesIO(store[0].chosen)) as image:
+        pixels = config.data.size**2 if config.data.size else image.width * image.height
+    return min(32, max(1, 2**18 // pixels))
+
+
 def open_cache(config: DpoConfig, store: TripletStore, model: StableDiffusion) -> LatentCache:
     root = Path(config.data.cache) if config.data.cache else Path(config.data.path) / "cache"
     return LatentCache.open_or_build(
@@ -150,5 +167,5 @@ def open_cache(config: DpoConfig, store: TripletStore, model: StableDiffusion) -
         encode_prompts=model.encode_prompts,
         encoder=model.encoder_identity(),
         size=config.data.size,
-        batch_size=32,
+        batch_size=encode_batch(config, store),
     )

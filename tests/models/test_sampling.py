@@ -44,8 +44,8 @@ def test_lora_is_fused(tiny_model, tmp_path):
     assert abs(pixels(a) - pixels(b)).max() > 3
 
 
-def test_missing_lora_and_bad_settings_are_named(tiny_model):
+def test_missing_lora_and_bad_settings_are_named(tiny_model, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
-        load_pipeline(str(tiny_model), lora="nowhere/at-all")
+        load_pipeline(str(tiny_model), lora=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="at least 1 step"):
         Sampling(steps=0)

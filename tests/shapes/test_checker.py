@@ -7,7 +7,7 @@ from PIL import Image
 from diffdpo.shapes import damage
 from diffdpo.shapes.checker import PARTS, check, read
 from diffdpo.shapes.render import AREA, SIZE, coverage, render, to_image
-from diffdpo.shapes.scene import SHAPES, Scene, Thing, all_scenes
+from diffdpo.shapes.scene import SHAPES, Scene, Thing, all_scenes, split_scenes
 
 
 @pytest.fixture
@@ -52,6 +52,17 @@ def test_damage_is_noticed(rng, kind):
     picked = [scenes[i] for i in rng.integers(len(scenes), size=60)]
     noticed = [not check(to_image(kind(scene, rng)), scene).exact for scene in picked]
     assert np.mean(noticed) >= (0.8 if kind is damage.deformed else 0.98)
+
+
+def test_damage_never_makes_a_held_out_combination_of_a_train_scene(rng):
+    scenes = split_scenes(held_out=False)
+    for number in rng.integers(len(scenes), size=400):
+        assert not damage.shows_held_out(damage.damage(scenes[number], rng))
+
+
+def test_a_held_out_combination_is_recognised(rng):
+    assert all(damage.shows_held_out(render(scene, rng)) for scene in split_scenes(held_out=True)[::10])
+    assert not any(damage.shows_held_out(render(scene, rng)) for scene in split_scenes(held_out=False)[::40])
 
 
 def test_drawn_area_and_centre_are_as_asked(rng):

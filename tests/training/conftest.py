@@ -36,7 +36,7 @@ def make_config(tiny_model: Path, make_store: Callable[..., Path], tmp_path: Pat
                     "ema": 0.9,
                     "checkpoint_every": 2,
                     "evaluate_every": 3,
-                    "log_every": 1,
+                    "log_every": 3,
                 },
                 "loss": {"beta": 500, "winner_safeguard": 0.9},
             },

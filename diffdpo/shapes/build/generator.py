@@ -6,6 +6,7 @@ preference tuning starts from.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,8 @@ def train_generator(vae: AutoencoderKL, work: Path, seed: int, steps: int) -> St
 @torch.no_grad()
 def _encoded_pictures(vae: AutoencoderKL, work: Path, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids [N, L] and the scaled posterior's mean and standard deviation [N, c, 8, 8], cached in `work`."""
-    path = work / "pictures.pt"
+    weights = torch.cat([parameter.flatten() for parameter in vae.parameters()])
+    path = work / f"pictures-{hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]}.pt"
     if not path.exists():
         rng = np.random.default_rng([seed, 2])
         captions, means, stds = [], [], []
@@ -134,7 +136,8 @@ def _encoded_pictures(vae: AutoencoderKL, work: Path, seed: int) -> tuple[Tensor
             captions += [scene.caption for scene in scenes]
             means.append(posterior.mean * vae.config.scaling_factor)
             stds.append(posterior.std * vae.config.scaling_factor)
-        torch.save((_tokenize(captions), torch.cat(means), torch.cat(stds)), path)
+        torch.save((_tokenize(captions), torch.cat(means), torch.cat(stds)), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
     ids, means_all, stds_all = torch.load(path, weights_only=True)
     return ids, means_all, stds_all
 

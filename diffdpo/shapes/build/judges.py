@@ -64,7 +64,13 @@ def train_hpsv2(work: Path, seed: int, steps: int) -> nn.Module:
 HPS_ARCHITECTURE = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": SIZE, "layers": 3, "width": 96, "head_width": 24, "patch_size": 4},
-    "text_cfg": {"context_length": MAX_LENGTH, "vocab_size": 578, "width": 96, "heads": 4, "layers": 3},
+    "text_cfg": {
+        "context_length": MAX_LENGTH,
+        "vocab_size": len(new_tokenizer()),
+        "width": 96,
+        "heads": 4,
+        "layers": 3,
+    },
 }
 """In open_clip's own terms; saved as the model-config JSON beside the weights."""
 
