@@ -25,8 +25,8 @@ def load_scorers(names: Sequence[str], device: str) -> list[Scorer]:
     """Scorers by `NAME` (published weights) or `NAME=PATH` (a local folder or file).
 
     Raises:
-        UserError: a name is given twice.
-        scorers.ScorerError: an unknown name, or weights that cannot be loaded.
+        UserError: an unknown name, or a name given twice.
+        scorers.ScorerError: weights that cannot be loaded.
     """
     import scorers
 
@@ -38,8 +38,7 @@ def parse_names(names: Sequence[str]) -> dict[str, str | None]:
     """Scorer names -> where their weights are, None for the published ones. Loads nothing.
 
     Raises:
-        UserError: a name is given twice or a path does not exist.
-        scorers.ScorerError: an unknown name.
+        UserError: an unknown name, a name given twice, or a path that does not exist.
     """
     import scorers
 

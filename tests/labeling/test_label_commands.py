@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import scorers
 from diffdpo.commands import generate, label, score
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
@@ -138,7 +137,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     ("change", "error", "message"),
     [
         (["--model", "nowhere"], UserError, "model 'nowhere': no such file or folder"),
-        (["--scorer", "brightnes"], scorers.ScorerError, "unknown scorer 'brightnes'"),
+        (["--scorer", "brightnes"], UserError, "unknown scorer 'brightnes': did you mean 'brightness'"),
         (["--scorer", "brightness"], UserError, "scorer 'brightness' is given twice"),
         (["--scorer", "pickscore=/nowhere"], UserError, "/nowhere: no such file or folder"),
         (["--prompts", "none.txt"], UserError, "none.txt: no such file"),

@@ -41,14 +41,14 @@ def make_config(tiny_model: Path, make_store: Callable[..., Path], tmp_path: Pat
                 "loss": {"beta": 500, "winner_safeguard": 0.9},
             },
         )
+        sections: dict[str, dict[str, Any]] = {}
         for path, value in changes.items():
             section, _, key = path.partition("__")
-            if key:
-                config = dataclasses.replace(
-                    config, **{section: dataclasses.replace(getattr(config, section), **{key: value})}
-                )
-            else:
-                config = dataclasses.replace(config, **{section: value})
-        return config
+            sections.setdefault(section, {})[key] = value
+        replaced = {
+            name: keys[""] if "" in keys else dataclasses.replace(getattr(config, name), **keys)
+            for name, keys in sections.items()
+        }
+        return dataclasses.replace(config, **replaced)
 
     return make

@@ -144,12 +144,15 @@ def test_two_processes_equal_one(make_config, tmp_path):
     two = make_config(output=str(tmp_path / "two"), training__batch_size=2, **plain)
     script, file = tmp_path / "script.py", dump(two, tmp_path / "two.yaml")
     script.write_text(SCRIPT)
-    command = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
         [sys.executable, *command, str(script), str(file)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert_close(weights(one.output), weights(two.output), one.training.learning_rate)
     a, b = figures(one.output), figures(two.output)

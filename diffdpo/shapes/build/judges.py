@@ -22,11 +22,13 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProce
 from diffdpo.shapes.build.fit import Schedule, fit
 from diffdpo.shapes.build.pictures import draw_scene
 from diffdpo.shapes.build.tokenizer import MAX_LENGTH, new_tokenizer
-from diffdpo.shapes.damage import damage
+from diffdpo.shapes.damage import ALL, damage, wrong_relation, wrong_shape
 from diffdpo.shapes.render import SIZE, Pixels, render
 
 BATCH = 64
-OTHER_CAPTION_SHARE = 0.25
+OTHER_CAPTION_SHARE = 0.2
+KINDS = (*ALL, *3 * (wrong_relation,), wrong_shape)
+"""Kinds of damage as often as they are drawn: where things stand is the hardest to see, and what they are comes next."""
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -150,7 +152,7 @@ def _pairs(seed: int, step: int, n: int, *, held_out: bool) -> tuple[Tensor, Ten
         swap = rng.random() < OTHER_CAPTION_SHARE and other not in (scene, scene.mirrored())
         captions.append(scene.caption)
         better.append(render(scene, rng))
-        worse.append(render(other, rng) if swap else damage(scene, rng))
+        worse.append(render(other, rng) if swap else damage(scene, rng, KINDS))
     tokens = new_tokenizer()(captions, padding="max_length", max_length=MAX_LENGTH, return_tensors="pt")
     return tokens.input_ids, _normalised(better, rng), _normalised(worse, rng)
 
