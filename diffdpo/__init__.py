@@ -1,3 +1,3 @@
-"""Preference tuning for image and text models: one family of losses over two kinds of likelihood."""
+"""Preference tuning: one family of losses over log-ratios, for whatever has a likelihood or a bound on one."""
 
 __version__ = "0.1.0"

@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(prog="diffdpo", description="Preference tuning for image and text models.")
+    parser = _Parser(prog="diffdpo", description="Preference tuning of diffusion models: label, train, measure.")
     parser.add_argument("--version", action="version", version=f"diffdpo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:

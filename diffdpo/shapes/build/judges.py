@@ -28,7 +28,7 @@ from diffdpo.shapes.render import SIZE, Pixels, render
 BATCH = 64
 OTHER_CAPTION_SHARE = 0.2
 KINDS = (*ALL, *3 * (wrong_relation,), wrong_shape)
-"""Kinds of damage as often as they are drawn: where things stand is the hardest to see, and what they are comes next."""
+"""Kinds of damage as often as they are drawn: where things stand is the hardest to see, what they are comes next."""
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
