@@ -54,6 +54,11 @@ def test_overrides_reach_new_sections_and_null(write):
         ("method=dppo", "unknown method 'dppo': did you mean 'dpo'?"),
         ("training.precision=bf17", "training.precision"),
         ("noequals", "write section.key=value"),
+        ("method=[x]", "unknown method"),
+        ("training.max_grad_norm=-1", "training.max_grad_norm: must be at least 0"),
+        ("data.size=0", "data.size: must be between"),
+        ("seed=99999999999999", "seed: must be between"),
+        ("lora.rank=4", "with a LoRA"),
     ],
 )
 def test_mistakes_are_named(write, override, message):
@@ -61,6 +66,11 @@ def test_mistakes_are_named(write, override, message):
         load_config(write(GOOD), [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_text_overrides_are_taken_as_they_stand(write):
+    config = load_config(write(GOOD), ["output=runs/a #1", "data.path=2024-01-01", "model.path=123"])
+    assert (config.output, config.data.path, config.model.path) == ("runs/a #1", "2024-01-01", "123")
 
 
 @pytest.mark.parametrize("text", ["- a\n- b", "a: [", "\x00"])

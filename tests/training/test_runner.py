@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from diffdpo.errors import UserError
 from diffdpo.training import checkpoints
-from diffdpo.training.runner import run_dpo
+from diffdpo.training.runner import export_newest, run_dpo
 
 SCRIPT = """
 import sys, yaml, torch
@@ -107,6 +107,46 @@ def undo_finish(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     shutil.rmtree(folder / "model")
+
+
+def test_run_that_died_after_its_last_checkpoint_is_finished(make_config):
+    config = make_config()
+    first = run_dpo(config)
+    undo_finish(Path(config.output))
+    assert run_dpo(config) == first
+    assert weights(config.output)
+
+
+def test_unusable_model_leaves_no_folder(make_config, tmp_path):
+    config = make_config(model__path=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere"):
+        run_dpo(config)
+    assert not Path(config.output).exists()
+
+
+def test_bf16_starts_at_ln_2_in_training_and_evaluation(make_config):
+    config = make_config(training__precision="bf16", training__steps=1)
+    run_dpo(config)
+    rows = figures(config.output)
+    assert rows[0]["eval/loss"] == pytest.approx(0.693147, abs=5e-7)
+    assert next(row["loss"] for row in rows if "loss" in row) == pytest.approx(0.693147, abs=5e-7)
+
+
+def test_gradient_checkpointing_changes_no_figure(make_config, tmp_path):
+    runs = [
+        make_config(output=str(tmp_path / str(on)), training__gradient_checkpointing=on, training__steps=2)
+        for on in (False, True)
+    ]
+    plain, checkpointed = (run_dpo(config)["figures"]["loss"] for config in runs)
+    assert plain == pytest.approx(checkpointed, rel=1e-4)
+
+
+def test_newest_checkpoint_is_exported(make_config, tmp_path):
+    config = make_config()
+    run_dpo(config)
+    folder, step = export_newest(Path(config.output), tmp_path / "out")
+    assert step == 6
+    assert_same_bits(weights(config.output), load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"))
 
 
 def test_checkpoint_of_another_run_is_refused(make_config, tmp_path):
