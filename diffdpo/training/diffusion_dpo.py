@@ -69,8 +69,8 @@ class DiffusionDpo:
             (prediction_w, prediction_l), (target_w, target_l) = prediction.chunk(2), noised.target.chunk(2)
             mu = self.loss_config.winner_safeguard
             passed = winner_safeguard(prediction_w, prediction_l, target_w, target_l, mu)
-        # The value of the error stays; only this share of its gradient goes on.
-        guarded_l = passed * error_l + (1 - passed) * error_l.detach()
+        # The value stays to the bit (beta would magnify a rounding); only this share of its gradient goes on.
+        guarded_l = error_l.detach() + passed * (error_l - error_l.detach())
         output = self._preference(error_w, guarded_l, ref_w, ref_l)
         losses = output.loss
         if bool(batch.ties.any()):

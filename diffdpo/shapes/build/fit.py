@@ -84,7 +84,7 @@ def fit(
 
 
 def silence_residual_branches(network: nn.Module) -> None:
-    """Start with the last layer of every residual branch at zero: the same quality in less than half the steps."""
+    """Start with the last layer of every residual branch at zero: fewer steps to the same error, see the docs."""
     for name, module in network.named_modules():
         if name.endswith(("conv2", "to_out.0", "ff.net.2")) and isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.zeros_(module.weight)
