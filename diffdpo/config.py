@@ -23,8 +23,9 @@ T = TypeVar("T")
 class ModelConfig:
     path: str
     """A diffusers folder, a hub name, or `shapes` for the built-in model."""
-    reference: Literal["adapter", "copy"] = "adapter"
-    """`adapter`: the model with the LoRA switched off. `copy`: a frozen second network (full fine-tuning)."""
+    reference: Literal["adapter", "copy", "cached"] = "adapter"
+    """`adapter`: the model with the LoRA switched off. `copy`: a frozen second network (full fine-tuning). `cached`:
+    its errors are computed once before training and kept beside the latents; while training it takes no memory."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class DpoConfig:
             raise UserError("model.reference: with a LoRA (lora.rank above 0) the reference is `adapter`, not a copy")
         if self.lora.rank == 0 and self.model.reference == "adapter":
             raise UserError(
-                "model.reference: `adapter` needs a LoRA; set lora.rank above 0, or model.reference to copy"
+                "model.reference: `adapter` needs a LoRA; set lora.rank above 0, or model.reference to copy or cached"
             )
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffdpo.commands.generate import spell_memory
 from diffdpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.benchmarks.pictures import numbered_images, pipeline_draw
     from diffdpo.benchmarks.suite import check_scorers, run_suite
     from diffdpo.devices import pick_device, pick_dtype
+    from diffdpo.models.memory import weights_gb
 
     suite = registry.find(args.suite)
     n = len(suite.take(args.limit))
@@ -63,7 +65,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.dry_run:
         if args.images is not None:
             numbered_images(Path(args.images), n)
-        return {"dry_run": True, "suite": suite.name, "images": n, "scorers": list(weights), "out": args.out}
+        plan = {"dry_run": True, "suite": suite.name, "images": n, "scorers": list(weights), "out": args.out}
+        return plan if model is None else {**plan, "memory_gb": weights_gb(model, dtype)}
     draw = None if model is None else pipeline_draw(model, args.lora, sampling, device, dtype)
 
     def load_scorer(name: str) -> Any:
@@ -93,6 +96,8 @@ def show(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print(f"would score {result['images']} images of suite {result['suite']} in {result['out']}")
         print(f"scorers: {', '.join(result['scorers'])}")
+        if "memory_gb" in result:
+            print(spell_memory(result["memory_gb"]))
         return
     from diffdpo.benchmarks.text import summary_table
 

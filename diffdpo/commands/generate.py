@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "images": len(prompts),
             "state": state,
             "model": source.where(),
+            "memory_gb": source.memory_gb(),
         }
     return generate_folder(prompts, args.out, source, args.seed, inputs=[args.prompts])
 
@@ -70,8 +71,16 @@ def show(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print(f"would make {result['images']} images in {result['out']} ({result['state']})")
         print(f"model: {result['model']}")
+        print(spell_memory(result["memory_gb"]))
     else:
         print(f"{result['images']} images in {result['out']}")
+
+
+def spell_memory(gb: float | None) -> str:
+    """A dry run's line on memory, for everything that draws images."""
+    if gb is None:
+        return "memory: not counted, the model is not here yet and would be fetched from the hub"
+    return f"memory: {gb:.2g} GB for the model's weights; activations and scorers come on top"
 
 
 def make_source(args: argparse.Namespace) -> ModelImages:

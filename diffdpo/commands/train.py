@@ -64,5 +64,10 @@ def _plan(config: DpoConfig) -> dict[str, Any]:
         "held_out_pairs": len(held_out_rows),
         "steps": config.training.steps,
         "pairs_per_step": config.training.batch_size * config.training.accumulation,
-        "memory_gb": training_memory_gb(config.model.path, config.lora.rank, ema=config.training.ema is not None),
+        "memory_gb": training_memory_gb(
+            config.model.path,
+            config.lora.rank,
+            ema=config.training.ema is not None,
+            copy=config.model.reference == "copy",
+        ),
     }

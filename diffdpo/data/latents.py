@@ -6,13 +6,10 @@ every pair. One folder per (store content, encoder, dtype, size), in shards that
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +22,7 @@ from torch import Tensor
 
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError, unknown
+from diffdpo.locks import alone
 from diffdpo.progress import Advance, progress
 from diffdpo.runs import claim, write_bytes
 
@@ -126,7 +124,8 @@ class LatentCache:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         cache = cls(Path(root) / key, store)
         cache.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(cache.folder):
+        with alone(cache.folder, wait=True):
+            _remove_partial(cache.folder)
             run = claim(cache.folder, "latents", settings)
             if run.state != "complete":
                 builder = _Builder(cache.folder, store, encode_images, encode_prompts, DTYPES[dtype], size, batch_size)
@@ -295,17 +294,6 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in `folder`; then nothing half-written in it is anybody's.
-
-    The lock leaves no file and goes with the process, however it ends.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for path in folder.glob("*.partial"):
-            path.unlink()
-        yield
-    finally:
-        os.close(descriptor)
+def _remove_partial(folder: Path) -> None:
+    for path in folder.glob("*.partial"):
+        path.unlink()

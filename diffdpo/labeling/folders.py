@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffdpo.errors import UserError
+from diffdpo.locks import alone
 from diffdpo.runs import Run, claim, read_manifest
 
 
@@ -25,7 +24,7 @@ def claimed(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file; name another output folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         # A run killed while it wrote its very first file leaves only that one, and claims nothing.
         if all(path.suffix == ".partial" for path in folder.iterdir()):
             _remove_partial(folder)
@@ -48,19 +47,6 @@ def check_claimable(folder: Path, command: str) -> str:
     if manifest["command"] != command:
         raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`; name another output folder")
     return "complete" if manifest["complete"] else "partial"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """The lock leaves no file and goes with the process, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError(f"{folder}: another diffdpo is working there; wait, or name another folder") from None
-    finally:
-        os.close(descriptor)
 
 
 def _remove_partial(folder: Path) -> None:

@@ -89,6 +89,14 @@ class ModelImages:
             raise UserError(f"model {self._model!r}: no model_index.json in it, so it is no diffusers pipeline")
         return "; ".join(_find(part) for part in (self._model, self._lora) if part)
 
+    def memory_gb(self) -> float | None:
+        """What the weights take, in 1e9 bytes; None for a model that is still on the hub."""
+        import torch
+
+        from diffdpo.models.memory import weights_gb
+
+        return weights_gb(self._model, self._dtype or torch.float32)
+
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         from diffdpo.models.sampling import generate
 

@@ -1,17 +1,21 @@
-"""What training needs in memory, counted from the checkpoint's own files before anything is loaded."""
+"""What a model needs in memory, counted from the checkpoint's own files before anything is loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffdpo.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 FLOAT32 = 4
 ADAM = 2 * FLOAT32
 
 
-def training_memory_gb(model: str, lora_rank: int, *, ema: bool) -> float | None:
-    """Weights, gradients, Adam's moments, the weight average and a frozen reference, in 1e9 bytes.
+def training_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> float | None:
+    """Weights, gradients, Adam's moments, the weight average and a frozen copy as reference, in 1e9 bytes.
 
     Activations are not in it: they grow with batch and resolution. A LoRA's own parameters are a few per cent of the
     UNet's and are not in it either. None for the name of a hub model: nothing is fetched to count it.
@@ -19,17 +23,33 @@ def training_memory_gb(model: str, lora_rank: int, *, ema: bool) -> float | None
     Raises:
         UserError: no such folder, or it is not a pipeline.
     """
-    folder = Path(model)
-    if not folder.is_dir():
-        if folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
-            raise UserError(f"model {model!r}: no such folder, and a hub name reads owner/name")
+    folder = _local_folder(model)
+    if folder is None:
         return None
     unet = _parameters(folder / "unet")
     encoders = _parameters(folder / "vae") + _parameters(folder / "text_encoder")
     if unet == 0:
         raise UserError(f"{folder}: no unet/*.safetensors in it, so this is not a Stable Diffusion folder")
-    per_weight = FLOAT32 if lora_rank else FLOAT32 + FLOAT32 + ADAM + FLOAT32 + (FLOAT32 if ema else 0)
+    trained = FLOAT32 + ADAM + (FLOAT32 if ema else 0) + (FLOAT32 if copy else 0)
+    per_weight = FLOAT32 if lora_rank else FLOAT32 + trained
     return (unet * per_weight + encoders * FLOAT32) / 1e9
+
+
+def weights_gb(model: str, dtype: torch.dtype) -> float | None:
+    """All weights of a pipeline in `dtype`, in 1e9 bytes: the least that drawing images needs. Else as above."""
+    folder = _local_folder(model)
+    if folder is None:
+        return None
+    return sum(_parameters(part) for part in folder.iterdir() if part.is_dir()) * dtype.itemsize / 1e9
+
+
+def _local_folder(model: str) -> Path | None:
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
+        raise UserError(f"model {model!r}: no such folder, and a hub name reads owner/name")
+    return None
 
 
 def _parameters(folder: Path) -> int:

@@ -12,6 +12,7 @@ from diffdpo.data.latents import Batch, LatentCache
 from diffdpo.losses import PreferenceOutput, denoising_error, diffusion_dpo_loss, winner_safeguard
 from diffdpo.models.protocol import Conditioning, ImageModel, Predict
 from diffdpo.objectives import Draws, draw
+from diffdpo.training.reference import ReferenceTable
 
 HELD_OUT_DRAWS = 8
 """Fixed (timestep, noise) draws per held-out pair."""
@@ -27,6 +28,7 @@ class DiffusionDpo:
             train rows count half in each order; there are none among the held-out rows.
         seed: of the draws.
         caption_dropout: share of draws made without the caption.
+        reference: None is the model's own, as it is now.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class DiffusionDpo:
         seed: int,
         caption_dropout: float = 0.0,
         device: str | torch.device = "cpu",
+        reference: Predict | None = None,
     ) -> None:
         self.model = model
         self.network = model.network
@@ -50,7 +53,8 @@ class DiffusionDpo:
         self.seed = seed
         self.caption_dropout = caption_dropout
         self.device = torch.device(device)
-        self.reference: Predict = model.reference()
+        self._reference: Predict | None = reference or model.reference()
+        self._table: ReferenceTable | None = None
         self._held_out_ref: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -60,8 +64,7 @@ class DiffusionDpo:
     def loss(self, network: nn.Module, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
         batch = self.cache.batch([self.train_rows[index] for index, _ in examples])
         noised = self._noise(batch, [epoch for _, epoch in examples])
-        with torch.no_grad():
-            ref_w, ref_l = noised.errors(self.reference(*noised.inputs))
+        ref_w, ref_l = self._reference_errors(noised, examples)
         prediction = self.model.predict(network, *noised.inputs)
         error_w, error_l = noised.errors(prediction)
         passed = torch.ones_like(error_l)
@@ -87,7 +90,7 @@ class DiffusionDpo:
         parts: list[tuple[Tensor, ...]] = []
         for number, noised in enumerate(self._held_out_batches()):
             if number == len(self._held_out_ref):
-                self._held_out_ref.append(noised.errors(self.reference(*noised.inputs)))
+                self._held_out_ref.append(self._reference_errors(noised))
             errors = noised.errors(self.model.predict(self.network, *noised.inputs))
             parts.append((*errors, *self._held_out_ref[number]))
         error_w, error_l, ref_w, ref_l = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -101,14 +104,46 @@ class DiffusionDpo:
             "eval/error/rejected_vs_ref": (error_l - ref_l).mean().item(),
         }
 
+    @torch.no_grad()
+    def compute_reference(self, examples: Sequence[tuple[int, int]]) -> Tensor:
+        """The reference's errors of some examples, [B, 2] float32: what a `ReferenceTable` holds."""
+        batch = self.cache.batch([self.train_rows[index] for index, _ in examples])
+        return torch.stack(self._reference_errors(self._noise(batch, [epoch for _, epoch in examples])), dim=1)
+
+    @torch.no_grad()
+    def compute_held_out_reference(self) -> Tensor:
+        """The same of every held-out pair and draw, [m, 2]."""
+        parts = [torch.stack(self._reference_errors(noised), dim=1) for noised in self._held_out_batches()]
+        return torch.cat(parts).cpu() if parts else torch.zeros(0, 2)
+
+    def use(self, table: ReferenceTable) -> None:
+        """Take the reference's errors from a table from now on, and let the reference itself go."""
+        self._table, self._reference = table, None
+        sizes = [len(rows) for rows in self._held_out_parts()] * HELD_OUT_DRAWS
+        parts = table.held_out.to(self.device).split(sizes)
+        self._held_out_ref = [(part[:, 0], part[:, 1]) for part in parts]
+
+    @torch.no_grad()
+    def _reference_errors(
+        self, noised: _Noised, examples: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self._table is not None and examples is not None:
+            ref_w, ref_l = self._table.at(examples)
+            return ref_w.to(self.device, non_blocking=True), ref_l.to(self.device, non_blocking=True)
+        assert self._reference is not None, "a table was taken, which has all examples and held-out pairs"
+        return noised.errors(self._reference(*noised.inputs))
+
     def _held_out_batches(self) -> Iterator[_Noised]:
         """Every held-out pair once for each fixed draw, the draws one after the other."""
-        rows = self.held_out_rows
         for number in range(HELD_OUT_DRAWS):
-            for start in range(0, len(rows), HELD_OUT_BATCH):
-                batch = self.cache.batch(rows[start : start + HELD_OUT_BATCH])
+            for rows in self._held_out_parts():
+                batch = self.cache.batch(rows)
                 # Negative draw indices: no epoch of training ever uses them.
                 yield self._noise(batch, [-1 - number] * len(batch.pair_ids), dropout=0.0)
+
+    def _held_out_parts(self) -> list[list[int]]:
+        rows = self.held_out_rows
+        return [rows[start : start + HELD_OUT_BATCH] for start in range(0, len(rows), HELD_OUT_BATCH)]
 
     def _preference(self, error_w: Tensor, error_l: Tensor, ref_w: Tensor, ref_l: Tensor) -> PreferenceOutput:
         config = self.loss_config

@@ -26,7 +26,11 @@ class Order:
 
     def at(self, step: int) -> list[tuple[int, int]]:
         """The (example, epoch) of every place of the step's batch, whatever number of processes share it out."""
-        places = range(step * self.batch, (step + 1) * self.batch)
+        return self.between(step * self.batch, (step + 1) * self.batch)
+
+    def between(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The (example, epoch) of the places start..end-1 of the endless sequence, which no batch size moves."""
+        places = range(start, end)
         return [(self._permutation(place // self.n)[place % self.n], place // self.n) for place in places]
 
     def _permutation(self, epoch: int) -> list[int]:

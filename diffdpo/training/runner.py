@@ -6,22 +6,28 @@ import dataclasses
 import hashlib
 import io
 import json
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from diffdpo.config import DpoConfig, build
 from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
+from diffdpo.locks import alone
 from diffdpo.models.stable_diffusion import StableDiffusion
 from diffdpo.objectives.draws import derived_seed
 from diffdpo.runs import check_claim, claim, content_hash, is_complete, read_json, read_manifest, write_json
 from diffdpo.training.checkpoints import newest
 from diffdpo.training.diffusion_dpo import DiffusionDpo
 from diffdpo.training.loop import new_accelerator, train
+from diffdpo.training.order import Order
+from diffdpo.training.reference import ReferenceTable, reference_table
 
 CONFIG = "config.json"
 """The whole config of a run, paths included, beside the manifest."""
@@ -45,41 +51,79 @@ def run_dpo(config: DpoConfig) -> dict[str, Any]:
     model = load_model(config, accelerator.device)
     cache = open_cache(config, store, model)
     model.forget_encoders()
-    with accelerator.main_process_first():
-        run = claim(output, "train", settings)
+    with ExitStack() as held:
+        if accelerator.is_main_process:
+            output.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(output))
+        with accelerator.main_process_first():
+            run = claim(output, "train", settings)
+        if run.state == "complete":  # by another process, while this one was loading
+            return dict(read_manifest(output)["results"])
         if accelerator.is_main_process:
             write_json(output / CONFIG, dataclasses.asdict(config))
-    recipe = DiffusionDpo(
-        model,
-        cache,
-        train_rows,
-        held_out_rows,
-        config.loss,
-        seed=config.seed,
-        caption_dropout=config.data.caption_dropout,
-        device=accelerator.device,
-    )
-    if config.training.gradient_checkpointing:
-        model.network.enable_gradient_checkpointing()  # type: ignore[operator]
-    outcome = train(
-        recipe,
-        config.training,
-        seed=config.seed,
-        run=run_name(settings),
-        folder=run.folder,
-        accelerator=accelerator,
-    )
-    if accelerator.is_main_process:
-        exported = model.export(run.folder / ("lora" if config.lora.rank else "model"), outcome.weights)
-        results = {
-            "exported": exported.name,
-            "pairs": len(train_rows),
-            "held_out_pairs": len(held_out_rows),
-            "figures": {key: value for key, value in outcome.figures.items() if key != "pairs_per_second"},
-        }
-        run.finish(results)
-    accelerator.wait_for_everyone()
+        recipe = DiffusionDpo(
+            model,
+            cache,
+            train_rows,
+            held_out_rows,
+            config.loss,
+            seed=config.seed,
+            caption_dropout=config.data.caption_dropout,
+            device=accelerator.device,
+            # Before training the network is its own reference: no copy is made for the pass that fills the table.
+            reference=partial(model.predict, model.network) if config.model.reference == "cached" else None,
+        )
+        if config.model.reference == "cached":
+            recipe.use(compute_table(config, settings, store, recipe, accelerator))
+        if config.training.gradient_checkpointing:
+            model.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        outcome = train(
+            recipe,
+            config.training,
+            seed=config.seed,
+            run=run_name(settings),
+            folder=run.folder,
+            accelerator=accelerator,
+        )
+        if accelerator.is_main_process:
+            exported = model.export(run.folder / ("lora" if config.lora.rank else "model"), outcome.weights)
+            results = {
+                "exported": exported.name,
+                "pairs": len(train_rows),
+                "held_out_pairs": len(held_out_rows),
+                "figures": {key: value for key, value in outcome.figures.items() if key != "pairs_per_second"},
+            }
+            run.finish(results)
+        accelerator.wait_for_everyone()
     return dict(read_manifest(run.folder)["results"])
+
+
+def compute_table(
+    config: DpoConfig, settings: dict[str, Any], store: TripletStore, recipe: DiffusionDpo, accelerator: Accelerator
+) -> ReferenceTable:
+    """`model.reference: cached`: the pass over the pairs, beside the cached latents."""
+    training = config.training
+    batch = training.batch_size * accelerator.num_processes * training.accumulation
+    identity = {
+        **settings["content"],
+        "seed": config.seed,
+        "precision": training.precision,
+        "size": config.data.size,
+        "caption_dropout": config.data.caption_dropout,
+        "device": accelerator.device.type,
+        "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
+    }
+    with accelerator.autocast():
+        return reference_table(
+            cache_root(config),
+            identity,
+            Order(recipe.n_examples, batch, config.seed),
+            training.steps,
+            compute=recipe.compute_reference,
+            compute_held_out=recipe.compute_held_out_reference,
+            batch_size=training.batch_size,
+            accelerator=accelerator,
+        )
 
 
 def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Path, int]:
@@ -108,7 +152,12 @@ def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Pa
 
 def run_name(settings: dict[str, Any]) -> str:
     """A short name of everything that decides a run's result."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return content_of(settings)
+
+
+def content_of(value: Any) -> str:
+    """A short name of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_settings(config: DpoConfig, store: TripletStore) -> dict[str, Any]:
@@ -158,10 +207,13 @@ def encode_batch(config: DpoConfig, store: TripletStore) -> int:
     return min(32, max(1, 2**18 // pixels))
 
 
+def cache_root(config: DpoConfig) -> Path:
+    return Path(config.data.cache) if config.data.cache else Path(config.data.path) / "cache"
+
+
 def open_cache(config: DpoConfig, store: TripletStore, model: StableDiffusion) -> LatentCache:
-    root = Path(config.data.cache) if config.data.cache else Path(config.data.path) / "cache"
     return LatentCache.open_or_build(
-        root,
+        cache_root(config),
         store,
         encode_images=model.encode_images,
         encode_prompts=model.encode_prompts,

@@ -13,6 +13,7 @@ from diffdpo.data.triplets import TripletStore
 from diffdpo.objectives import draw
 from diffdpo.training.diffusion_dpo import DiffusionDpo
 from diffdpo.training.loop import new_accelerator, train
+from diffdpo.training.order import Order
 from diffdpo.training.runner import load_model, open_cache, split_rows
 
 EXAMPLES = [(0, 0), (1, 0), (2, 0), (3, 1)]
@@ -43,8 +44,8 @@ def perturb(network, size=0.02):
                 parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
-def formula(recipe, policy, reference, examples, beta, seed=0):
-    """-log sigmoid(-(beta/2) [(e_w - ref_w) - (e_l - ref_l)]) per pair, float64 throughout."""
+def errors(recipe, policy, reference, examples, seed=0):
+    """((e_w, ref_w), (e_l, ref_l)), [B] each, float64 throughout."""
     scheduler = recipe.model.pipeline.scheduler
     ddpm = DDPMScheduler.from_config(scheduler.config)
     batch = recipe.cache.batch([recipe.train_rows[i] for i, _ in examples])
@@ -60,7 +61,13 @@ def formula(recipe, policy, reference, examples, beta, seed=0):
 
     w = (batch.mean_w, batch.std_w, draws.posterior_w)
     lost = (batch.mean_l, batch.std_l, draws.posterior_l)
-    inside = (error(policy, *w) - error(reference, *w)) - (error(policy, *lost) - error(reference, *lost))
+    return tuple((error(policy, *side), error(reference, *side)) for side in (w, lost))
+
+
+def formula(recipe, policy, reference, examples, beta, seed=0):
+    """-log sigmoid(-(beta/2) [(e_w - ref_w) - (e_l - ref_l)]) per pair, float64 throughout."""
+    (e_w, ref_w), (e_l, ref_l) = errors(recipe, policy, reference, examples, seed)
+    inside = (e_w - ref_w) - (e_l - ref_l)
     return -torch.log(torch.sigmoid(-beta / 2 * inside))
 
 
@@ -93,8 +100,6 @@ def test_one_training_step_equals_adamw_on_the_formula(make_recipe, tmp_path):
     policy, reference = (copy.deepcopy(recipe.network).double() for _ in range(2))
     before = [p.detach().clone() for p in policy.parameters()]
     accelerator = new_accelerator("fp32")
-    from diffdpo.training.order import Order
-
     examples = Order(recipe.n_examples, config.training.batch_size, config.seed).at(0)
     formula(recipe, policy, reference, examples, config.loss.beta).mean().backward()
     train(recipe, config.training, seed=config.seed, run="r", folder=tmp_path, accelerator=accelerator)
@@ -108,6 +113,57 @@ def test_one_training_step_equals_adamw_on_the_formula(make_recipe, tmp_path):
         torch.testing.assert_close(trained.double()[clear], expected[clear], rtol=0, atol=2e-3 * rate + 1e-7)
         compared += int(clear.sum())
     assert compared > 1000
+
+
+@pytest.mark.parametrize("limit", [1e9, 0.01])
+def test_the_gradient_that_adam_gets_is_the_formulas_and_is_clipped(make_recipe, tmp_path, limit):
+    """Adam's first step hides the gradient's size; its first moment, 0.1 times the gradient, shows it."""
+    recipe, config = make_recipe(
+        loss__winner_safeguard=None, training__steps=1, training__ema=None, training__max_grad_norm=limit,
+    )  # fmt: skip
+    policy, reference = (copy.deepcopy(recipe.network).double() for _ in range(2))
+    examples = Order(recipe.n_examples, config.training.batch_size, config.seed).at(0)
+    formula(recipe, policy, reference, examples, config.loss.beta).mean().backward()
+    gradients = [p.grad for p in policy.parameters()]
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    assert norm > 0.02
+    outcome = train(
+        recipe, config.training, seed=config.seed, run="r", folder=tmp_path, accelerator=new_accelerator("fp32")
+    )
+    assert outcome.figures["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
+    saved = torch.load(tmp_path / "checkpoints" / "step-00000001" / "optimizer.pt", weights_only=True)
+    scale = min(1.0, limit / (norm.item() + 1e-6))
+    for index, gradient in enumerate(gradients):
+        moment = saved["state"][index]["exp_avg"].double()
+        torch.testing.assert_close(moment, 0.1 * scale * gradient, rtol=1e-3, atol=2e-6 * norm.item() * scale)
+
+
+def test_figures_are_what_their_names_say(make_recipe):
+    recipe, config = make_recipe(loss__winner_safeguard=None)
+    reference = copy.deepcopy(recipe.network).double()
+    perturb(recipe.network)
+    policy = copy.deepcopy(recipe.network).double()
+    with torch.no_grad():
+        (w, ref_w), (lost, ref_l) = errors(recipe, policy, reference, EXAMPLES)
+        _, figures = recipe.loss(recipe.network, EXAMPLES)
+    # The implicit reward is beta times the log-ratio; a log-ratio is minus half the error's growth (numerics of the
+    # official convention).
+    chosen, rejected = (-config.loss.beta / 2 * (e - r) for e, r in ((w, ref_w), (lost, ref_l)))
+    margin = chosen - rejected
+    expected = {
+        "rewards/chosen": chosen.mean(),
+        "rewards/rejected": rejected.mean(),
+        "rewards/margins": margin.mean(),
+        "rewards/accuracies": (margin > 0).double().mean(),
+        "gradient_weight": (1 / (1 + torch.exp(margin))).mean(),
+        "error/chosen": w.mean(),
+        "error/rejected": lost.mean(),
+        "error/chosen_vs_ref": (w - ref_w).mean(),
+        "error/rejected_vs_ref": (lost - ref_l).mean(),
+    }
+    assert expected.keys() == figures.keys() - {"loss", "safeguard"}
+    for name, value in expected.items():
+        assert figures[name].item() == pytest.approx(value.item(), rel=2e-4, abs=1e-6), name
 
 
 def test_winner_and_loser_swap_mirrors_the_margin(make_recipe):

@@ -124,6 +124,16 @@ def test_unusable_model_leaves_no_folder(make_config, tmp_path):
     assert not Path(config.output).exists()
 
 
+def test_a_folder_in_use_is_refused(make_config):
+    from diffdpo.locks import alone
+
+    config = make_config()
+    Path(config.output).mkdir()
+    with alone(Path(config.output)), pytest.raises(UserError, match="another diffdpo is working there"):
+        run_dpo(config)
+    assert run_dpo(config)["exported"] == "model"
+
+
 def test_bf16_starts_at_ln_2_in_training_and_evaluation(make_config, tmp_path):
     config = make_config(training__precision="bf16", training__steps=1)
     # A process of its own: accelerate settles on one precision per process.

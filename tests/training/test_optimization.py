@@ -1,0 +1,51 @@
+"""Rates and the weight average against their definitions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from diffdpo.config import TrainingConfig
+from diffdpo.training.optimization import WeightAverage, learning_rate
+
+BASE = TrainingConfig(steps=100, batch_size=1, learning_rate=2e-4, warmup_steps=10)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        ("constant", 0, 2e-5),
+        ("constant", 9, 2e-4),
+        ("constant", 99, 2e-4),
+        ("linear", 55, 1e-4),
+        ("linear", 99, 2e-4 / 90),
+        ("cosine", 55, 1e-4),
+        ("cosine", 32, 1e-4 * (1 + math.cos(math.pi * 22 / 90))),
+    ],
+)
+def test_learning_rate(schedule, step, expected):
+    assert learning_rate(dataclasses.replace(BASE, schedule=schedule), step) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_average_follows_its_recurrence_in_float64():
+    generator = torch.Generator().manual_seed(0)
+    path = [torch.randn(5, generator=generator) for _ in range(40)]
+    average = WeightAverage([path[0]], decay=0.8)
+    expected = path[0].double()
+    for step, weights in enumerate(path):
+        average.update([weights], step)
+        decay = min(0.8, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weights.double()
+    torch.testing.assert_close(average.weights[0].double(), expected, rtol=0, atol=1e-6)
+    assert min(0.8, 40 / 49) == 0.8  # the cap was reached on the way
+
+
+def test_a_half_precision_weight_is_averaged_in_float32():
+    weight = torch.ones(3, dtype=torch.bfloat16)
+    average = WeightAverage([weight], decay=0.999)
+    average.update([weight + 0.0078125], step=10_000)
+    assert average.weights[0].dtype == torch.float32
+    torch.testing.assert_close(average.weights[0], torch.full((3,), 1 + 0.001 * 0.0078125), rtol=0, atol=2e-7)
