@@ -65,6 +65,9 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     ema: float | None = None
     """Decay of the weights' running average, which is then what is evaluated and exported; None for none."""
+    timestep_power: float = 1.0
+    """A timestep t is drawn in proportion to t^(power - 1): 1 is uniform, as in the paper; above 1 the noisy steps,
+    which settle a picture's composition, come more often."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     checkpoint_every: int = 500
@@ -87,6 +90,7 @@ class TrainingConfig:
         _in_range("training.weight_decay", self.weight_decay, 0, float("inf"))
         _in_range("training.max_grad_norm", self.max_grad_norm, 0, float("inf"))
         _in_range("training.warmup_steps", self.warmup_steps, 0, float("inf"))
+        _in_range("training.timestep_power", self.timestep_power, 0.1, 10)
         if self.ema is not None:
             _in_range("training.ema", self.ema, 0, 1)
 

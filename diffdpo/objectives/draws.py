@@ -18,7 +18,7 @@ class Draws(NamedTuple):
     """What is drawn for a batch of pairs. Winner and loser share `timesteps` and `noise`.
 
     Attributes:
-        timesteps: [B] int64, uniform on 0..T-1.
+        timesteps: [B] int64 in 0..T-1, uniform unless a power is given.
         noise: [B, c, h, w] float32.
         posterior_w, posterior_l: [B, c, h, w] float32, for sampling the autoencoder's posterior.
         dropped: [B] float32, uniform on [0, 1); the caption is left out where it is below the dropout rate.
@@ -32,13 +32,21 @@ class Draws(NamedTuple):
 
 
 def draw(
-    seed: int, pair_ids: Sequence[str], indices: Sequence[int], shape: tuple[int, int, int], n_timesteps: int
+    seed: int,
+    pair_ids: Sequence[str],
+    indices: Sequence[int],
+    shape: tuple[int, int, int],
+    n_timesteps: int,
+    *,
+    timestep_power: float = 1.0,
 ) -> Draws:
     """The draws of some pairs, on the CPU.
 
     Args:
         indices: which draw of its pair, [B]; in training the epoch.
         shape: c, h, w of a latent.
+        timestep_power: the density of a timestep t is proportional to t^(power - 1): 1 is uniform, as in the paper;
+            above 1 the noisy steps, where a picture's composition is settled, come more often.
     """
     generator = torch.Generator("cpu")
     rows = []
@@ -48,7 +56,11 @@ def draw(
         dropped = torch.rand((), generator=generator)
         noise, posterior_w, posterior_l = torch.randn(3, *shape, generator=generator)
         rows.append((timestep, noise, posterior_w, posterior_l, dropped))
-    return Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    draws = Draws(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    if timestep_power == 1:
+        return draws
+    uniform = (draws.timesteps.double() + 0.5) / n_timesteps
+    return draws._replace(timesteps=(n_timesteps * uniform ** (1 / timestep_power)).long())
 
 
 def derived_seed(*parts: object) -> int:

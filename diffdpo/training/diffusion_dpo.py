@@ -28,6 +28,7 @@ class DiffusionDpo:
             train rows count half in each order; there are none among the held-out rows.
         seed: of the draws.
         caption_dropout: share of draws made without the caption.
+        timestep_power: of training's timesteps, see `objectives.draw`. Held-out figures are at uniform ones.
         reference: None is the model's own, as it is now.
     """
 
@@ -41,6 +42,7 @@ class DiffusionDpo:
         *,
         seed: int,
         caption_dropout: float = 0.0,
+        timestep_power: float = 1.0,
         device: str | torch.device = "cpu",
         reference: Predict | None = None,
     ) -> None:
@@ -52,6 +54,7 @@ class DiffusionDpo:
         self.loss_config = loss
         self.seed = seed
         self.caption_dropout = caption_dropout
+        self.timestep_power = timestep_power
         self.device = torch.device(device)
         self._reference: Predict | None = reference or model.reference()
         self._table: ReferenceTable | None = None
@@ -120,7 +123,7 @@ class DiffusionDpo:
         """Take the reference's errors from a table from now on, and let the reference itself go."""
         self._table, self._reference = table, None
         sizes = [len(rows) for rows in self._held_out_parts()] * HELD_OUT_DRAWS
-        parts = table.held_out.to(self.device).split(sizes)
+        parts = torch.split(table.held_out.to(self.device), sizes)
         self._held_out_ref = [(part[:, 0], part[:, 1]) for part in parts]
 
     @torch.no_grad()
@@ -139,7 +142,7 @@ class DiffusionDpo:
             for rows in self._held_out_parts():
                 batch = self.cache.batch(rows)
                 # Negative draw indices: no epoch of training ever uses them.
-                yield self._noise(batch, [-1 - number] * len(batch.pair_ids), dropout=0.0)
+                yield self._noise(batch, [-1 - number] * len(batch.pair_ids), dropout=0.0, power=1.0)
 
     def _held_out_parts(self) -> list[list[int]]:
         rows = self.held_out_rows
@@ -151,10 +154,17 @@ class DiffusionDpo:
             error_w, error_l, ref_w, ref_l, beta=config.beta, kind=config.kind, label_smoothing=config.label_smoothing
         )
 
-    def _noise(self, batch: Batch, indices: Sequence[int], dropout: float | None = None) -> _Noised:
-        shape = batch.mean_w.shape[1:]
+    def _noise(
+        self, batch: Batch, indices: Sequence[int], dropout: float | None = None, power: float | None = None
+    ) -> _Noised:
+        _, c, h, w = batch.mean_w.shape
         draws = draw(
-            self.seed, batch.pair_ids, indices, (shape[0], shape[1], shape[2]), self.model.objective.n_timesteps
+            self.seed,
+            batch.pair_ids,
+            indices,
+            (c, h, w),
+            self.model.objective.n_timesteps,
+            timestep_power=self.timestep_power if power is None else power,
         )
         rate = self.caption_dropout if dropout is None else dropout
         return _Noised.of(batch.to(self.device), Draws(*(part.to(self.device) for part in draws)), self.model, rate)

@@ -149,6 +149,7 @@ def _write(path: Path, errors: Tensor) -> None:
 
 def _read(path: Path) -> Tensor:
     try:
-        return load_file(path)["errors"]
+        errors: Tensor = load_file(path)["errors"]
+        return errors
     except (SafetensorError, OSError, KeyError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); remove it to compute it again") from None

@@ -69,6 +69,7 @@ def run_dpo(config: DpoConfig) -> dict[str, Any]:
             config.loss,
             seed=config.seed,
             caption_dropout=config.data.caption_dropout,
+            timestep_power=config.training.timestep_power,
             device=accelerator.device,
             # Before training the network is its own reference: no copy is made for the pass that fills the table.
             reference=partial(model.predict, model.network) if config.model.reference == "cached" else None,
@@ -110,6 +111,7 @@ def compute_table(
         "precision": training.precision,
         "size": config.data.size,
         "caption_dropout": config.data.caption_dropout,
+        "timestep_power": config.training.timestep_power,
         "device": accelerator.device.type,
         "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
     }
