@@ -21,9 +21,15 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Count towards `total`. Yields a function to call with the steps made and an optional short note."""
-    if sys.stderr.isatty():
+def progress(label: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Advance]:
+    """Count towards `total`. Yields a function to call with the steps made and an optional short note.
+
+    Args:
+        shown: off for all but one of several processes that do the same work.
+    """
+    if not shown:
+        yield lambda steps=1, note="": None
+    elif sys.stderr.isatty():
         with _bar(label, total, done) as advance:
             yield advance
     else:

@@ -27,5 +27,8 @@ def find_config(path: str) -> Path:
 
 def _shipped() -> dict[str, Path]:
     """By name: beside the package in a checkout, below share/ in an installation."""
-    folders = (Path(__file__).parents[1] / "configs", Path(sysconfig.get_path("data")) / "share/diffdpo/configs")
-    return {path.name: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
+    root = Path(__file__).parents[1]
+    # In an installation the folder beside the package is site-packages, and a `configs` there is somebody else's.
+    in_checkout = (root / "pyproject.toml").is_file()
+    folder = root / "configs" if in_checkout else Path(sysconfig.get_path("data")) / "share/diffdpo/configs"
+    return {path.name: path for path in sorted(folder.glob("*.yaml"))}

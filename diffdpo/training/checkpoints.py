@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -88,15 +90,22 @@ def newest(folder: Path, run: str) -> Checkpoint | None:
             continue
         if read_json(path / MARKER)["run"] != run:
             raise UserError(f"{path}: a checkpoint of another run (other settings, model or data); remove it from here")
-        average = path / "average.safetensors"
-        return Checkpoint(
-            step=step,
-            weights=_in_order(load_file(path / "weights.safetensors")),
-            average=_in_order(load_file(average)) if average.exists() else None,
-            optimizer=torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
-            state=read_json(path / "state.json"),
-        )
+        try:
+            return _read(path, step)
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, UserError) as error:
+            say(f"warning: {path}: damaged ({error}); going on from an older checkpoint")
     return None
+
+
+def _read(path: Path, step: int) -> Checkpoint:
+    average = path / "average.safetensors"
+    return Checkpoint(
+        step=step,
+        weights=_in_order(load_file(path / "weights.safetensors")),
+        average=_in_order(load_file(average)) if average.exists() else None,
+        optimizer=torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
+        state=read_json(path / "state.json"),
+    )
 
 
 def _torn(path: Path) -> str | None:

@@ -49,7 +49,15 @@ class Outcome:
 
 
 def new_accelerator(precision: str) -> Accelerator:
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    """The processes and the device of this run.
+
+    Raises:
+        UserError: a precision that the hardware here does not have.
+    """
+    try:
+        return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    except ValueError as error:
+        raise UserError(f"training.precision: {precision} cannot be had here ({error}); use bf16 or fp32") from None
 
 
 def train(
@@ -88,7 +96,7 @@ class _Training:
         if self.start == 0:
             self._evaluate(0)
         window = _Window()
-        with progress("training", config.steps, self.start) as advance:
+        with progress("training", config.steps, self.start, shown=self.accelerator.is_main_process) as advance:
             for step in range(self.start, config.steps):
                 window.add(self._step(step))
                 done = step + 1

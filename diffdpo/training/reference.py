@@ -84,7 +84,7 @@ def reference_table(
         accelerator.wait_for_everyone()
         mine = work.missing()[accelerator.process_index :: accelerator.num_processes]
         accelerator.wait_for_everyone()  # nobody writes before everybody has seen what is missing
-        work.fill(mine)
+        work.fill(mine, shown=accelerator.is_main_process)
         if accelerator.is_main_process and not (folder / HELD_OUT).exists():
             _write(folder / HELD_OUT, compute_held_out())
         accelerator.wait_for_everyone()
@@ -108,8 +108,8 @@ class _Pass:
         """First places of the shards that are not there, or shorter than this run needs."""
         return [first for first in self._firsts() if self._length(first) < self._wanted(first)]
 
-    def fill(self, firsts: Sequence[int]) -> None:
-        with progress("reference pass", sum(self._wanted(first) for first in firsts)) as advance:
+    def fill(self, firsts: Sequence[int], *, shown: bool) -> None:
+        with progress("reference pass", sum(self._wanted(first) for first in firsts), shown=shown) as advance:
             for first in firsts:
                 have = self._length(first)
                 parts = [_read(self._path(first))] if have else []

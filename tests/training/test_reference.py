@@ -46,12 +46,12 @@ def test_a_sweep_computes_the_pass_once_and_a_longer_run_only_what_is_missing(ma
     computed: list[int] = []
     plain = module._Pass.fill
 
-    def counting(self, firsts):
+    def counting(self, firsts, *, shown):
         compute = self.compute
         counted = dataclasses.replace(
             self, compute=lambda examples: computed.append(len(examples)) or compute(examples)
         )
-        plain(counted, firsts)
+        plain(counted, firsts, shown=shown)
 
     monkeypatch.setattr(module._Pass, "fill", counting)
     first = make_config(output=str(tmp_path / "a"), model__reference="cached")

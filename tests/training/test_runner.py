@@ -90,16 +90,24 @@ def test_other_settings_are_refused_by_name(make_config):
         run_dpo(make_config(loss__beta=600.0))
 
 
-def test_torn_checkpoint_is_passed_over(make_config, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("harm", "warning"),
+    [
+        (lambda content: content[:-10], "weights.safetensors is missing or cut short"),
+        (lambda content: bytes(len(content)), "damaged"),
+    ],
+    ids=["cut", "zeros"],
+)
+def test_torn_checkpoint_is_passed_over(make_config, tmp_path, capsys, harm, warning):
     whole = make_config(output=str(tmp_path / "whole"))
     run_dpo(whole)
     torn = make_config(output=str(tmp_path / "torn"))
     shutil.copytree(whole.output, torn.output)
     undo_finish(Path(torn.output))
     newest = Path(torn.output) / "checkpoints" / "step-00000006" / "weights.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-10])
+    newest.write_bytes(harm(newest.read_bytes()))
     run_dpo(torn)
-    assert "weights.safetensors is missing or cut short" in capsys.readouterr().err
+    assert warning in capsys.readouterr().err
     assert_same_bits(weights(whole.output), weights(torn.output))
 
 
@@ -132,6 +140,15 @@ def test_a_folder_in_use_is_refused(make_config):
     with alone(Path(config.output)), pytest.raises(UserError, match="another diffdpo is working there"):
         run_dpo(config)
     assert run_dpo(config)["exported"] == "model"
+
+
+def test_fp16_without_a_gpu_is_refused(make_config):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    config = make_config(training__precision="fp16")
+    with pytest.raises(UserError, match=r"training\.precision: fp16 cannot be had here"):
+        run_dpo(config)
+    assert not Path(config.output).exists()
 
 
 def test_bf16_starts_at_ln_2_in_training_and_evaluation(make_config, tmp_path):
