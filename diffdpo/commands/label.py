@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffdpo.commands.generate import add_source_arguments, make_source
+from diffdpo.commands.generate import add_source_arguments, make_source, spell_memory
 
 if TYPE_CHECKING:
+    from diffdpo.labeling.generate import ModelImages
     from diffdpo.labeling.stages import Labeling
 
 HELP = "make preference pairs: candidates per prompt, scored and paired"
@@ -39,13 +40,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="prompts per file and per restart point (default: 64)",
     )
+    parser.add_argument(
+        "--combine",
+        default="weighted",
+        metavar="HOW",
+        help="how several scorers decide: weighted (default), rank, pareto or first",
+    )
+    parser.add_argument(
+        "--weights",
+        type=float,
+        nargs="+",
+        default=(),
+        metavar="W",
+        help="one per scorer, in their order, for weighted and rank (default: all equal)",
+    )
     parser.add_argument("--keep-images", action="store_true", help="keep every candidate below DIR/images")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.data.prompts import read_prompts
+    from diffdpo.labeling.agreement import in_words
+    from diffdpo.labeling.pair import check_combination
     from diffdpo.labeling.score import load_scorers
     from diffdpo.labeling.stages import Labeling, label
+    from diffdpo.progress import say
 
     how = Labeling(
         candidates=args.candidates,
@@ -54,13 +72,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         min_margin=args.min_margin,
         shard_size=args.shard_size,
         keep_images=args.keep_images,
+        combine=args.combine,
+        weights=tuple(args.weights),
     )
+    check_combination(how.combine, how.weights, len(args.scorer))
     prompts = read_prompts(args.prompts)
     source = make_source(args)
     if args.dry_run:
-        return _plan(args, len(prompts), how, source.where())
+        return _plan(args, len(prompts), how, source)
     judges = load_scorers(args.scorer, source.device)
     results = label(prompts, args.out, source, judges, how, inputs=[args.prompts])
+    if "agreement" in results:
+        say(in_words(results["agreement"]))
     return {"out": args.out, **results}
 
 
@@ -69,17 +92,19 @@ def show(result: dict[str, Any]) -> None:
         print(f"would make {result['images']} images and at most {result['pairs_at_most']} pairs")
         print(f"in {result['shards']} shards in {result['out']} ({result['state']})")
         print(f"model: {result['model']}; scorers: {', '.join(result['scorers'])}")
+        print(spell_memory(result["memory_gb"]))
         return
     pairs = f"{result['pairs']} pairs ({result['ties']} ties)"
     print(f"{pairs} of {result['prompts']} prompts in {result['out']}")
     if result["prompts_without_pair"]:
-        print(f"{result['prompts_without_pair']} prompts gave no pair: their margins are below --min-margin")
+        why = "their margins are below --min-margin, or the scorers of --combine pareto disagree"
+        print(f"{result['prompts_without_pair']} prompts gave no pair: {why}")
     print(f"mean margin {result['mean_margin']:.4g}")
     for name, mean in result["mean_scores"].items():
         print(f"mean {name} of {result['images']} images: {mean:.4g}")
 
 
-def _plan(args: argparse.Namespace, n_prompts: int, how: Labeling, model: str) -> dict[str, Any]:
+def _plan(args: argparse.Namespace, n_prompts: int, how: Labeling, source: ModelImages) -> dict[str, Any]:
     from diffdpo.labeling.folders import check_claimable
     from diffdpo.labeling.score import parse_names
 
@@ -92,6 +117,7 @@ def _plan(args: argparse.Namespace, n_prompts: int, how: Labeling, model: str) -
         "images": n_prompts * how.candidates,
         "pairs_at_most": n_prompts * per_prompt,
         "shards": -(-n_prompts // how.shard_size),
-        "model": model,
+        "model": source.where(),
+        "memory_gb": source.memory_gb(),
         "scorers": list(parse_names(args.scorer)),
     }

@@ -19,9 +19,10 @@ from PIL import Image
 from diffdpo.data.prompts import Prompt
 from diffdpo.data.triplets import Pair, Score, TripletStore, read_scores, write_pairs, write_scores
 from diffdpo.errors import UserError, unknown
+from diffdpo.labeling.agreement import agreement
 from diffdpo.labeling.folders import claimed
 from diffdpo.labeling.generate import ImageSource, encode_png, image_seed, prompts_hash
-from diffdpo.labeling.pair import STRATEGIES, combine, make_pairs
+from diffdpo.labeling.pair import COMBINATIONS, STRATEGIES, check_combination, preferences
 from diffdpo.labeling.score import score_images
 from diffdpo.progress import Advance, progress, say
 from diffdpo.runs import write_bytes
@@ -47,10 +48,16 @@ class Labeling:
     """Prompts per shard: what a killed run loses at most, and what is in memory at once."""
     keep_images: bool = False
     """Keep every candidate as a PNG below `images/`, not only those of the pairs."""
+    combine: str = "weighted"
+    """How several scorers decide together, one of `pair.COMBINATIONS`."""
+    weights: tuple[float, ...] = ()
+    """One per scorer; none = all equal."""
 
     def __post_init__(self) -> None:
         if self.pairs not in STRATEGIES:
             raise unknown("way to pair", self.pairs, STRATEGIES)
+        if self.combine not in COMBINATIONS:
+            raise unknown("combination", self.combine, COMBINATIONS)
         if self.candidates < 2:
             raise UserError(f"candidates: pairs need at least 2 images per prompt, not {self.candidates}")
         if self.shard_size < 1:
@@ -87,16 +94,16 @@ def label(
 
     Raises:
         UserError: `out` holds something else or was made with other settings, a score is not finite, no
-            prompt gave a pair.
+            prompt gave a pair, the scorers cannot be combined so.
     """
     out = Path(out)
+    check_combination(how.combine, how.weights, len(judges))
     with claimed(out, "label", _settings(prompts, source, judges, how), inputs) as run:
         if run.state != "complete":
             _make_shards(prompts, out, source, judges, how)
         results = summary(out)
         if results["pairs"] == 0:
-            why = f"the margins of all {len(prompts)} prompts are below the min margin {how.min_margin}"
-            raise UserError(f"{out}: no pair left, {why}; lower it and name another folder")
+            raise UserError(f"{out}: no pair left, {_why_none(how, len(prompts))} and name another folder")
         if run.state != "complete":
             run.finish(results)
     return results
@@ -125,34 +132,44 @@ def label_shard(
         (out / "images").mkdir(exist_ok=True)
         for index, candidate in enumerate(candidates):
             write_bytes(out / "images" / f"{candidate.id}.png", png(index))
-    labeler = "+".join(judge.name for judge in judges)
+    deciding = judges[:1] if how.combine == "first" else judges
+    labeler = "+".join(judge.name for judge in deciding)
     write_pairs(out, shard, _pairs(candidates, png, scores, how, source.name, labeler))
     write_scores(out, shard, _score_rows(candidates, judges, scores))
 
 
 def summary(out: str | Path) -> dict[str, Any]:
-    """What a store holds: counts, the mean margin, every scorer's mean over all candidates."""
+    """What a store holds: counts, the mean margin, every scorer's mean over all candidates; how far several agree."""
     store, scores = TripletStore.open(out), read_scores(out)
     values = np.array(scores["score"])
     names = np.array(scores["scorer"])
     prompts = len(set(scores["caption"]))
-    return {
+    rows = {name: values[names == name] for name in dict.fromkeys(scores["scorer"])}
+    results = {
         "prompts": prompts,
         "images": len(set(scores["image_id"])),
         "pairs": len(store),
         "ties": int(store.ties.sum()),
         "prompts_without_pair": prompts - len(set(store.captions)),
         "mean_margin": float(store.margins.mean()) if len(store) else None,
-        "mean_scores": {name: float(values[names == name].mean()) for name in dict.fromkeys(scores["scorer"])},
+        "mean_scores": {name: float(row.mean()) for name, row in rows.items()},
     }
+    if len(rows) < 2:
+        return results
+    captions = [caption for caption, name in zip(scores["caption"], names, strict=True) if name == names[0]]
+    return results | {"agreement": agreement(list(rows), np.stack(list(rows.values())), captions)}
 
 
 def _settings(
     prompts: Sequence[Prompt], source: ImageSource, judges: Sequence[Scorer], how: Labeling
 ) -> dict[str, Any]:
+    chosen = asdict(how)
+    if not how.weights and how.combine == "weighted":
+        # A folder says nothing of what it did not use: one made before there was a choice goes on.
+        del chosen["combine"], chosen["weights"]
     return {
         **source.settings,
-        **asdict(how),
+        **chosen,
         "prompts": {"n": len(prompts), "sha256": prompts_hash(prompts)},
         "scorers": {judge.name: judge.settings for judge in judges},
     }
@@ -173,6 +190,13 @@ def _make_shards(
             label_shard(shard, shards[shard], out, source, judges, how, advance)
     seconds = time.monotonic() - began
     say(f"{to_make} images in {seconds:.0f} s: {to_make / max(seconds, 1e-9):.2f} images/s")
+
+
+def _why_none(how: Labeling, prompts: int) -> str:
+    if how.combine == "pareto":
+        why = "the scorers disagree on every two candidates, or the min margin is too high"
+        return f"in all {prompts} prompts {why}; combine them in another way"
+    return f"the margins of all {prompts} prompts are below the min margin {how.min_margin}; lower it"
 
 
 def _done(out: Path, shard: int) -> bool:
@@ -196,9 +220,9 @@ def _pairs(
     labeler: str,
 ) -> list[Pair]:
     """The candidate with the lower number is always the first: which side wins is chance."""
-    per_prompt = combine(scores.reshape(len(scores), -1, how.candidates))
+    per_prompt = scores.reshape(len(scores), -1, how.candidates)
     pairs = []
-    for preference in make_pairs(per_prompt, how.pairs, how.min_margin):
+    for preference in preferences(per_prompt, how.pairs, how.min_margin, how.combine, how.weights):
         first, second = (preference.prompt * how.candidates + n for n in (preference.first, preference.second))
         prompt = candidates[first].prompt
         label_0, label_1 = preference.labels

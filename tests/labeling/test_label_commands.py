@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from PIL import Image
 from diffdpo.commands import generate, label, score
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
+from scorers import ScorerError
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,12 +133,71 @@ def test_a_dry_run_counts_and_writes_nothing(
     result = run(label, *label_words, "--pairs", "all", "--dry-run", "--out", tmp_path / "out")
     assert (result["images"], result["pairs_at_most"], result["shards"], result["state"]) == (8, 4, 4, "new")
     assert not (tmp_path / "out").exists()
-    assert "would make 8 images" in capsys.readouterr().out
+    assert "would make 8 images" in (printed := capsys.readouterr().out)
+    assert result["memory_gb"] > 0
+    assert "GB for the model's weights" in printed
+
+
+@pytest.mark.parametrize("combine", [[], ["--combine", "rank"], ["--weights", "1", "0.5"]])
+def test_label_says_in_a_line_how_far_the_scorers_agree(
+    tmp_path: Path, label_words: list[Any], combine: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*label_words, "--candidates", 3, "--scorer", "shapes-pickscore", *combine]
+    result = run(label, *words, "--out", tmp_path / "out")
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "agreement" in line]
+    [row] = result["agreement"]
+    assert row["scorers"] == ["brightness", "shapes-pickscore"]
+    assert f"brightness and shapes-pickscore: Kendall tau-b {row['kendall_tau_b']:.3f}" in line
+    assert f"same preference in {row['pair_agreement']:.1%} of pairs" in line
+
+
+def test_label_asks_a_vision_language_model(
+    tmp_path: Path, label_words: list[Any], judge_server: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "judge.json"
+    options = {"endpoint": judge_server[0], "model": "seeing", "cache": str(tmp_path / "cache")}
+    file.write_text(json.dumps(options))
+    words = [*label_words, "--scorer", f"vlm-judge={file}", "--combine", "first"]
+    result = run(label, *words, "--out", tmp_path / "out")
+    assert result["mean_scores"]["vlm-judge"] == 7
+    assert len(judge_server) == 1 + 8
+    settings = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]
+    assert settings["scorers"]["vlm-judge"]["model"] == "seeing"
+    run(label, *words, "--out", tmp_path / "again")
+    assert len(judge_server) == 1 + 8
+    assert "one of them sees no difference" in capsys.readouterr().err
+
+
+@pytest.fixture
+def judge_server() -> Iterator[list[str]]:
+    """[the URL of a chat-completions server that finds every image a 7, then the body of each request]."""
+    bodies: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"choices": [{"message": {"content": "7"}}]}')
+
+        def log_message(self, *arguments: Any) -> None:
+            """Not into the tests' output."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        bodies.append(f"http://127.0.0.1:{server.server_port}/v1")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield bodies
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        (["--combine", "rank"], UserError, "for several scorers, and there is one"),
+        (["--scorer", "shapes-exact", "--combine", "best"], UserError, "unknown combination 'best'"),
+        (["--scorer", "shapes-exact", "--weights", "1"], ScorerError, "1 weights for 2 scorers"),
         (["--model", "nowhere"], UserError, "model 'nowhere': no such file or folder"),
         (["--scorer", "brightnes"], UserError, "unknown scorer 'brightnes': did you mean 'brightness'"),
         (["--scorer", "brightness"], UserError, "scorer 'brightness' is given twice"),
@@ -145,7 +207,19 @@ def test_a_dry_run_counts_and_writes_nothing(
         (["--precision", "fp8"], UserError, "unknown precision 'fp8'"),
         (["--out", "."], UserError, "not the folder of a diffdpo run"),
     ],
-    ids=["model", "scorer", "twice", "weights", "prompts", "candidates", "precision", "out"],
+    ids=[
+        "combine-one",
+        "combine",
+        "weights-number",
+        "model",
+        "scorer",
+        "twice",
+        "weights",
+        "prompts",
+        "candidates",
+        "precision",
+        "out",
+    ],
 )
 def test_a_dry_run_finds_what_is_wrong(
     tmp_path: Path, label_words: list[Any], change: list[str], error: type[Exception], message: str

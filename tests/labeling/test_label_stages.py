@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from diffdpo import runs
 from diffdpo.data.prompts import Prompt
@@ -43,10 +45,6 @@ def test_every_prompt_gives_its_best_and_worst_candidate(
 
 
 def test_the_chosen_image_has_the_higher_score(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
-    import io
-
-    from PIL import Image
-
     label(prompts, tmp_path / "out", flat(), [judge()], HOW)
     for triplet in TripletStore.open(tmp_path / "out"):
         chosen, rejected = (
@@ -145,14 +143,14 @@ def test_stopped_before_any_write_it_goes_on_to_the_same_bytes(
     wanted = contents(tmp_path / "whole")
     for writes in itertools.count():
         out = tmp_path / f"stopped-{writes}"
-        if not _label_until(writes, prompts, out, flat(), judge(), how):
+        if not _label_until(writes, prompts, out, flat(), [judge()], how):
             break
         label(prompts, out, flat(), [judge()], how)
         assert contents(out) == wanted
     assert writes == 8 + 15 * keep_images
 
 
-def _label_until(writes: int, prompts: list[Prompt], out: Path, source: Any, judge: Any, how: Labeling) -> bool:
+def _label_until(writes: int, prompts: list[Prompt], out: Path, source: Any, judges: list[Any], how: Labeling) -> bool:
     """Whether the run was stopped: after so many whole files, with the next one half written."""
     done = 0
 
@@ -166,7 +164,7 @@ def _label_until(writes: int, prompts: list[Prompt], out: Path, source: Any, jud
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "os", SimpleNamespace(replace=replace_some, fsync=os.fsync))
         try:
-            label(prompts, out, source, [judge], how)
+            label(prompts, out, source, judges, how)
         except Killed:
             return True
     return False
@@ -194,6 +192,116 @@ def test_other_settings_are_refused_by_name(
         label(prompts[: change.get("prompts", 5)], tmp_path / "out", source, [other], change.get("how", HOW))
 
 
+@pytest.fixture
+def judges(judge: Any) -> list[Any]:
+    """Two that disagree: the second finds dark images better."""
+    return [judge(), judge("darkness", -2.0)]
+
+
+def chosen_greys(folder: Path) -> list[tuple[int, int]]:
+    """(winner's, loser's) grey of every pair."""
+    return [tuple(_grey(image) for image in (pair.chosen, pair.rejected)) for pair in TripletStore.open(folder)]
+
+
+def _grey(content: bytes) -> int:
+    value: int = Image.open(io.BytesIO(content)).getpixel((0, 0))[0]
+    return value
+
+
+def test_weights_decide_between_scorers_that_disagree(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judges: list[Any]
+) -> None:
+    for name, weights in (("bright", (2.0, 1.0)), ("dark", (1.0, 2.0))):
+        label(prompts, tmp_path / name, flat(), judges, replace(HOW, weights=weights))
+    bright, dark = chosen_greys(tmp_path / "bright"), chosen_greys(tmp_path / "dark")
+    assert all(winner > loser for winner, loser in bright)
+    assert dark == [(loser, winner) for winner, loser in bright]
+
+
+def test_equal_weights_of_opposites_tie(tmp_path: Path, prompts: list[Prompt], flat: Any, judges: list[Any]) -> None:
+    assert label(prompts, tmp_path / "out", flat(), judges, HOW)["ties"] == 5
+
+
+def test_the_first_scorer_alone_may_decide_and_all_are_kept(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judges: list[Any]
+) -> None:
+    label(prompts, tmp_path / "alone", flat(), judges[:1], HOW)
+    results = label(prompts, tmp_path / "out", flat(), judges, replace(HOW, combine="first"))
+    assert (tmp_path / "out" / "part-00000.parquet").read_bytes() == (
+        tmp_path / "alone" / "part-00000.parquet"
+    ).read_bytes()
+    assert set(results["mean_scores"]) == {"brightness", "darkness"}
+
+
+def test_scorers_that_contradict_each_other_leave_no_pareto_pair(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judges: list[Any]
+) -> None:
+    with pytest.raises(UserError, match="no pair left, in all 5 prompts the scorers disagree"):
+        label(prompts, tmp_path / "out", flat(), judges, replace(HOW, combine="pareto"))
+
+
+def test_scorers_that_agree_leave_every_pareto_pair(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    judges = [judge(), judge("half", 0.5)]
+    label(prompts, tmp_path / "default", flat(), judges, replace(HOW, pairs="all"))
+    label(prompts, tmp_path / "pareto", flat(), judges, replace(HOW, pairs="all", combine="pareto"))
+    assert list(TripletStore.open(tmp_path / "pareto")) == list(TripletStore.open(tmp_path / "default"))
+
+
+@pytest.mark.parametrize(("factor", "tau", "share"), [(-2.0, -1, 0), (0.5, 1, 1), (0.0, None, 0.5)])
+def test_the_summary_says_how_far_several_scorers_agree(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any, factor: float, tau: float | None, share: float
+) -> None:
+    results = label(prompts, tmp_path / "out", flat(), [judge(), judge("other", factor)], HOW)
+    assert results["agreement"] == [
+        {
+            "scorers": ["brightness", "other"],
+            "kendall_tau_b": None if tau is None else pytest.approx(tau),
+            "pair_agreement": share,
+        }
+    ]
+
+
+def test_one_scorer_has_nobody_to_agree_with(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
+    assert "agreement" not in label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"combine": "rank"}, 'combine: there null, now "rank"'),
+        ({"weights": (1.0, 2.0)}, r"weights: there null, now \[1.0, 2.0\]"),
+    ],
+)
+def test_another_combination_is_refused_by_name(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judges: list[Any], change: dict[str, Any], key: str
+) -> None:
+    label(prompts, tmp_path / "out", flat(), judges, HOW)
+    with pytest.raises(UserError, match=key):
+        label(prompts, tmp_path / "out", flat(), judges, replace(HOW, **change))
+
+
+def test_a_combination_is_recorded_and_gone_on_with(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judges: list[Any]
+) -> None:
+    how = replace(HOW, combine="rank", weights=(2.0, 1.0))
+    whole = label(prompts, tmp_path / "whole", flat(), judges, how)
+    assert _label_until(4, prompts, tmp_path / "stopped", flat(), judges, how)
+    assert label(prompts, tmp_path / "stopped", flat(), judges, how) == whole
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    settings = json.loads((tmp_path / "whole" / "manifest.json").read_text())["settings"]
+    assert (settings["combine"], settings["weights"]) == ("rank", [2.0, 1.0])
+
+
+def test_the_default_combination_leaves_the_settings_as_they_were(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judges: list[Any]
+) -> None:
+    label(prompts, tmp_path / "out", flat(), judges, HOW)
+    settings = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]
+    assert not {"combine", "weights"} & settings.keys()
+
+
 def test_two_processes_cannot_write_to_one_folder(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
     with (
         folders.claimed(tmp_path / "out", "label", {}),
@@ -209,6 +317,7 @@ def test_two_processes_cannot_write_to_one_folder(tmp_path: Path, prompts: list[
         ({"shard_size": 0}, "shard size: at least 1"),
         ({"min_margin": -1.0}, "min margin: at least 0"),
         ({"pairs": "best"}, "unknown way to pair 'best'"),
+        ({"combine": "best"}, "unknown combination 'best'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:

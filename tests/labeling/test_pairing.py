@@ -1,10 +1,13 @@
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from diffdpo.errors import UserError
-from diffdpo.labeling.pair import Preference, combine, make_pairs
+from diffdpo.labeling.pair import Preference, check_combination, combine, make_pairs, preferences
+from scorers import ScorerError
 
 
 def test_one_scorer_keeps_its_unit() -> None:
@@ -74,3 +77,90 @@ def test_one_candidate_makes_no_pair() -> None:
 def test_an_unknown_strategy_is_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'best-worst'"):
         make_pairs([[1, 2]], "bestworst")
+
+
+def test_weights_move_the_combination() -> None:
+    scores = [[[1, 2]], [[4, 3]]]
+    assert combine(scores, weights=(3, 1)).tolist() == [[-0.5, 0.5]]
+    assert combine(scores, weights=(1, 3)).tolist() == [[0.5, -0.5]]
+
+
+def test_rank_hears_each_scorer_s_order_alone() -> None:
+    # By size the first candidate is far ahead; by rank the second beats one of two, and both, the first both and none.
+    scores = [[[100, 2, 1]], [[1, 3, 2]]]
+    assert combine(scores, "rank").tolist() == [[0.5, 0.75, 0.25]]
+
+
+def test_first_leaves_the_others_out() -> None:
+    assert combine([[[20, 21]], [[9, 1]]], "first").tolist() == [[20, 21]]
+
+
+def test_pareto_margins_are_those_of_equal_weights() -> None:
+    scores = np.random.default_rng(0).normal(size=(2, 4, 3))
+    np.testing.assert_array_equal(combine(scores, "pareto"), combine(scores))
+
+
+@pytest.mark.parametrize("strategy", ["best-worst", "all"])
+@pytest.mark.parametrize("seed", range(4))
+def test_under_pareto_no_scorer_finds_the_loser_better(strategy: str, seed: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, 4, (3, 30, 4)).astype(float)
+    pairs = preferences(scores, strategy, how="pareto")
+    kept = {(pair.prompt, pair.first, pair.second) for pair in pairs}
+    for prompt, (i, j) in itertools.product(range(30), itertools.combinations(range(4), 2)):
+        signs = set(np.sign(scores[:, prompt, i] - scores[:, prompt, j])) - {0}
+        assert ((prompt, i, j) in kept) <= (len(signs) == 1)
+        assert ((prompt, i, j) in kept) or strategy == "best-worst" or len(signs) != 1
+    for pair in pairs:
+        difference = scores[:, pair.prompt, pair.first] - scores[:, pair.prompt, pair.second]
+        assert (difference * np.sign(pair.margin) >= 0).all()
+        assert pair.labels in ((1.0, 0.0), (0.0, 1.0))
+
+
+def test_under_pareto_best_worst_is_the_widest_pair_without_disagreement() -> None:
+    # 0 is best by far for the first scorer and worst for the second, so it meets nobody; 1 beats 2 and 3.
+    scores = [[[9, 3, 2, 1]], [[0, 3, 2, 1]]]
+    assert [(pair.first, pair.second) for pair in preferences(scores, how="pareto")] == [(1, 3)]
+
+
+def test_under_pareto_a_prompt_of_disagreement_gives_no_pair() -> None:
+    assert preferences([[[1, 2]], [[2, 1]]], how="pareto") == []
+    assert preferences([[[1, 1]], [[2, 2]]], how="pareto") == []
+
+
+def test_under_pareto_the_min_margin_counts_too() -> None:
+    scores = [[[1, 2], [1, 2]], [[1, 2], [2, 2]]]
+    assert [pair.prompt for pair in preferences(scores, min_margin=1.5, how="pareto")] == [0]
+
+
+def test_without_a_choice_pairs_are_as_before_there_was_one() -> None:
+    scores = np.random.default_rng(1).normal(size=(2, 6, 4))
+    each = (scores - scores.mean(-1, keepdims=True)) / scores.std(-1, keepdims=True)
+    wanted = each.mean(axis=0).round(9)
+    np.testing.assert_array_equal(combine(scores), wanted)
+    assert preferences(scores) == make_pairs(wanted)
+
+
+@pytest.mark.parametrize(
+    ("how", "weights", "scorers", "error", "message"),
+    [
+        ("mean", (), 2, UserError, "unknown combination 'mean'.*first, pareto, rank, weighted"),
+        ("rank", (), 1, UserError, "for several scorers, and there is one"),
+        ("weighted", (1.0,), 1, UserError, "for several scorers"),
+        ("pareto", (1.0, 1.0), 2, UserError, "'pareto' uses none"),
+        ("first", (1.0, 1.0), 2, UserError, "'first' uses none"),
+        ("rank", (1.0,), 2, ScorerError, "1 weights for 2 scorers"),
+        ("weighted", (0.0, 0.0), 2, ScorerError, "all weights are 0"),
+    ],
+)
+def test_a_combination_that_cannot_be_made_is_refused(
+    how: str, weights: Any, scorers: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_combination(how, weights, scorers)
+
+
+@pytest.mark.parametrize(
+    ("how", "weights", "scorers"), [("weighted", (), 1), ("rank", (1.0, 0.0), 2), ("pareto", (), 3)]
+)
+def test_a_combination_that_can_be_made_is_not(how: str, weights: Any, scorers: int) -> None:
+    check_combination(how, weights, scorers)

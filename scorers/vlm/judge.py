@@ -1,0 +1,166 @@
+"""`vlm-judge`: a vision-language model asked how good an image is, or which of two is better. Every answer is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scorers.errors import ScorerError
+from scorers.images import to_rgb
+from scorers.vlm.answers import Answer
+from scorers.vlm.cache import AnswerCache, key, user_folder
+from scorers.vlm.inflight import run_all
+from scorers.vlm.options import Options, make_options
+from scorers.vlm.questions import Question, choice, rating
+
+Asked = tuple[str, Question]
+"""What a question is about, for an error message; and the question."""
+
+
+class Model(Protocol):
+    """Whoever answers: `local.LocalModel` or `endpoint.Endpoint`."""
+
+    workers: int
+    """Questions at a time."""
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def identity(self) -> dict[str, Any]: ...
+
+    def answer(self, question: Question, stop: Event) -> Answer: ...
+
+
+def vlm_judge(
+    model: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    **options: Any,
+) -> VLMJudge:
+    """What `scorers.load("vlm-judge", ...)` calls.
+
+    `model`: a hub name or local folder; with `endpoint=`, the server's name for it; or a `.json` file of options.
+    `options`: the fields of `Options`.
+    """
+    chosen, written = make_options(model, options)
+    return VLMJudge(chosen, _model(chosen, device, dtype if dtype is not None else written))
+
+
+class VLMJudge:
+    """One `model`, asked by `options`."""
+
+    name = "vlm-judge"
+
+    def __init__(self, options: Options, model: Model) -> None:
+        self._options, self._model = options, model
+        self.scale = f"what the model says on a scale of {options.low} to {options.high}"
+        asked = ("question", "pair_question", "low", "high")
+        self.settings = {"scorer": self.name, **model.settings, **{part: getattr(options, part) for part in asked}}
+        self._cache = AnswerCache(_folder(options.cache))
+        self._identity = {} if self._cache.folder is None else model.identity()
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> Tensor:
+        """One number per pair of prompt and image: Tensor [N] float32 on the CPU, in units of `scale`."""
+        _check(prompts, images)
+        options = self._options
+
+        def questions() -> Iterator[Asked]:
+            for index, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
+                upright = _upright(image, f"image {index}")
+                question = rating(options.question, prompt, upright, options.low, options.high)
+                yield f"image {index} ({prompt[:60]!r})", question
+
+        return torch.tensor(self._ask(questions()), dtype=torch.float32)
+
+    def compare(
+        self, prompts: Sequence[str], images_a: Sequence[Image.Image], images_b: Sequence[Image.Image]
+    ) -> Tensor:
+        """Per prompt 1 if its image of `images_a` is better, 0 if that of `images_b` is, else 0.5: Tensor [N] float32.
+
+        Each pair is asked about in both orders. A win must be one in both: what the order decides is a tie.
+        """
+        _check(prompts, images_a)
+        _check(prompts, images_b)
+        template = self._options.pair_question
+
+        def questions() -> Iterator[Asked]:
+            for index, (prompt, a, b) in enumerate(zip(prompts, images_a, images_b, strict=True)):
+                about = f"pair {index} ({prompt[:60]!r})"
+                first, second = _upright(a, f"pair {index}, image a"), _upright(b, f"pair {index}, image b")
+                yield about, choice(template, prompt, first, second)
+                yield about, choice(template, prompt, second, first)
+
+        values = self._ask(questions())
+        outcomes = [_agreed(ab, 1 - ba) for ab, ba in zip(values[::2], values[1::2], strict=True)]
+        return torch.tensor(outcomes, dtype=torch.float32)
+
+    def _ask(self, questions: Iterator[Asked]) -> list[float]:
+        """The values in the order of the questions; one that occurs again is asked once."""
+        stop = Event()
+        names: list[str] = []
+
+        def jobs() -> Iterator[Callable[[], float]]:
+            seen = set()
+            for about, question in questions:
+                names.append(key(self._identity, question.content()))
+                if names[-1] not in seen:
+                    seen.add(names[-1])
+                    yield self._job(names[-1], about, question, stop)
+
+        values = run_all(jobs(), self._model.workers, stop)
+        found = dict(zip(dict.fromkeys(names), values, strict=True))
+        return [found[name] for name in names]
+
+    def _job(self, name: str, about: str, question: Question, stop: Event) -> Callable[[], float]:
+        def job() -> float:
+            answer = self._cache.get(name)
+            if answer is None:
+                try:
+                    answer = self._model.answer(question, stop)
+                except ScorerError as error:
+                    raise ScorerError(f"vlm-judge: {about}: {error}") from error
+                self._cache.put(name, answer)
+            return answer.value
+
+        return job
+
+
+def _model(options: Options, device: str | torch.device, dtype: str | torch.dtype | None) -> Model:
+    """Only the one that is used is imported: a judge behind an endpoint needs no transformers."""
+    if options.endpoint is not None:
+        try:
+            from scorers.vlm.endpoint import Endpoint
+        except ModuleNotFoundError as error:
+            raise ScorerError(f"vlm-judge: endpoint= needs {error.name!r}, which is not installed") from error
+        return Endpoint(options)
+    from scorers.vlm.local import LocalModel
+
+    return LocalModel(options.model or "", device, dtype)
+
+
+def _folder(cache: str | Path | None) -> Path | None:
+    return user_folder() if cache == "auto" else None if cache is None else Path(cache).expanduser()
+
+
+def _agreed(one: float, other: float) -> float:
+    return one if one == other else 0.5
+
+
+def _upright(image: Image.Image, what: str) -> Image.Image:
+    try:
+        return to_rgb(image)
+    except ScorerError as error:
+        raise ScorerError(f"vlm-judge: {what}: {error}") from error
+
+
+def _check(prompts: Sequence[str], images: Sequence[Image.Image]) -> None:
+    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ScorerError("vlm-judge: prompts must be a list of texts, one for each image")
+    if len(prompts) != len(images):
+        raise ScorerError(f"vlm-judge: {len(prompts)} prompts and {len(images)} images: give one for each")
