@@ -35,6 +35,12 @@ def training_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> 
     return (unet * per_weight + encoders * FLOAT32) / 1e9
 
 
+def trained_memory_gb(parameters: int, trained: int, *, ema: bool) -> float:
+    """Weights in float32, and of the trained ones gradients, Adam's moments and the average, in 1e9 bytes."""
+    per_trained = FLOAT32 + ADAM + (FLOAT32 if ema else 0)
+    return (parameters * FLOAT32 + trained * per_trained) / 1e9
+
+
 def weights_gb(model: str, dtype: torch.dtype) -> float | None:
     """All weights of a pipeline in `dtype`, in 1e9 bytes: the least that drawing images needs. Else as above."""
     folder = _local_folder(model)

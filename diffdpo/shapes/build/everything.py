@@ -14,7 +14,7 @@ from diffdpo.shapes.build.generator import train_generator
 from diffdpo.shapes.build.judges import new_processor, save_hpsv2, train_hpsv2, train_pickscore
 
 SEEDS = {"autoencoder": 0, "generator": 0, "pickscore": 1, "hpsv2": 2}
-STEPS = {"autoencoder": 3500, "generator": 4500, "pickscore": 1300, "hpsv2": 1300}
+STEPS = {"autoencoder": 3500, "generator": 6500, "pickscore": 3000, "hpsv2": 2400}
 
 
 def build_all(out: Path, work: Path, only: tuple[str, ...] = tuple(STEPS)) -> None:

@@ -90,7 +90,8 @@ class _Denoiser(nn.Module):
 def train_generator(vae: AutoencoderKL, work: Path, seed: int, steps: int) -> StableDiffusionPipeline:
     """Train on noise prediction and put the pipeline together."""
     torch.manual_seed(seed)
-    model = _Denoiser()
+    # A CPU's bf16 convolutions are an eighth faster in this layout.
+    model = _Denoiser().to(memory_format=torch.channels_last)
     ids, means, stds = _encoded_pictures(vae, work, seed)
     empty = _tokenize([""])[0]
     scheduler = new_scheduler()
@@ -99,7 +100,7 @@ def train_generator(vae: AutoencoderKL, work: Path, seed: int, steps: int) -> St
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(ids), (BATCH,))
         latents = means[rows] + stds[rows] * torch.randn(means[rows].shape)
-        noise, timesteps = torch.randn_like(latents), torch.randint(len(abar), (BATCH,))
+        noise, timesteps = torch.randn_like(latents), late_timesteps(len(abar), BATCH)
         level = abar[timesteps, None, None, None]
         x_t = level.sqrt() * latents + (1 - level).sqrt() * noise
         captions = torch.where(torch.rand(BATCH, 1) < CAPTION_DROPOUT, empty, ids[rows])
@@ -118,6 +119,15 @@ def train_generator(vae: AutoencoderKL, work: Path, seed: int, steps: int) -> St
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def late_timesteps(n: int, batch: int) -> Tensor:
+    """Steps in 0..n-1, drawn in proportion to their number, [batch] int64.
+
+    Where things stand is settled in the noisiest fifth of the steps, at which the plain loss is smallest; drawn evenly,
+    a small model learns relations last.
+    """
+    return (torch.rand(batch).sqrt() * n).long().clamp(max=n - 1)
 
 
 @torch.no_grad()
