@@ -10,10 +10,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from diffdpo.errors import UserError
 
@@ -125,13 +126,24 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a whole file or nothing: to a temporary name, synced, then renamed."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """As `write_bytes`, for content that comes piece by piece. An error on the way leaves nothing behind."""
     path = Path(path)
     temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def content_hash(path: str | Path) -> str:

@@ -8,6 +8,8 @@ Importing this package, and `names()`, stay free of torch: the libraries load wi
 """
 
 from scorers.errors import ScorerError
+from scorers.evaluation import evaluate
 from scorers.registry import load, names
+from scorers.together import score_many
 
-__all__ = ["ScorerError", "load", "names"]
+__all__ = ["ScorerError", "evaluate", "load", "names", "score_many"]

@@ -1,18 +1,15 @@
-"""What every two-tower (CLIP) scorer shares: a scaled cosine, and the same differentiable in the pixels."""
+"""What every two-tower (CLIP) scorer shares: a scaled cosine, and checks of the tokenizer and its prompts."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scorers.base import BatchScorer
+from scorers.base import RewardScorer
 from scorers.errors import ScorerError
-from scorers.precision import exact_precision
 
 
 def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
@@ -26,7 +23,23 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, source: str) -> None:
         raise ScorerError(f"the tokenizer of {source} has {len(tokenizer)} tokens, the model knows {vocabulary}")
 
 
-class ClipScorer(BatchScorer):
+def count_overlong(tokenizer: Any, prompts: list[str], limit: int) -> int:
+    """How many prompts have more than `limit` tokens, start and end token included.
+
+    `tokenizer`: one of transformers, open_clip's wrapper of one, or open_clip's own BPE.
+    """
+    return sum(_tokens(tokenizer, prompt) > limit for prompt in prompts)
+
+
+def _tokens(tokenizer: Any, prompt: str) -> int:
+    if hasattr(tokenizer, "sot_token_id"):  # open_clip's own: its `encode` leaves the start and end token out
+        return len(tokenizer.encode(prompt)) + 2
+    if hasattr(tokenizer, "clean_fn"):  # open_clip's wrapper cleans the text, then asks transformers
+        return _tokens(tokenizer.tokenizer, tokenizer.clean_fn(prompt))
+    return len(tokenizer(prompt, verbose=False)["input_ids"])  # verbose would warn of a long prompt
+
+
+class ClipScorer(RewardScorer):
     """score = factor * cos(image embedding, text embedding), the cosine in float32 for every dtype."""
 
     factor: float = 1.0
@@ -39,26 +52,17 @@ class ClipScorer(BatchScorer):
     def embed_texts(self, prompts: list[str]) -> Tensor:
         """Prompts -> embeddings [n, D], any length."""
 
-    @abstractmethod
-    def fit(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W] in 0..1 -> the model's input [B, 3, S, S], by differentiable operations."""
-
     def encode(self, prompts: list[str]) -> Tensor:
         return F.normalize(self.embed_texts(prompts).float(), dim=-1)
 
-    def compare(self, pixels: Tensor, texts: Tensor) -> Tensor:
-        images = F.normalize(self.embed_images(pixels.to(self.dtype)).float(), dim=-1)
-        return self.factor * (images * texts).sum(-1)
+    def features(self, pixels: Tensor) -> Tensor:
+        """Embeddings of length 1, [B, D] float32."""
+        return F.normalize(self.embed_images(pixels.to(self.dtype)).float(), dim=-1)
 
-    def reward(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] float32 on the scorer's device, differentiable in `pixels` [B, 3, H, W] (0..1, RGB).
+    def compare(self, features: Tensor, texts: Tensor) -> Tensor:
+        return self.factor * (features * texts).sum(-1)
 
-        Text gets no gradient and the weights are frozen. Only the image path differs from `score`: see `fit`.
-        """
-        if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) != len(prompts):
-            given = f"{list(pixels.shape)} and {len(prompts)}"
-            raise ScorerError(f"reward takes pixels [B, 3, H, W] and B prompts, not {given}")
-        with exact_precision(self.device, self.dtype):
-            rows = self.encoded(prompts)
-            texts = torch.stack([rows[prompt] for prompt in prompts])  # a copy that autograd accepts
-            return self.compare(self.fit(pixels.to(self.device, torch.float32)), texts)
+    def overlong(self, prompts: list[str]) -> int:
+        tokenizer: Any = getattr(self, "tokenizer", None)
+        limit = getattr(self, "context_length", None) or getattr(tokenizer, "context_length", None)
+        return count_overlong(tokenizer, prompts, limit) if limit else 0

@@ -70,7 +70,15 @@ class HPSv2(ClipScorer):
         return features
 
     def embed_texts(self, prompts: list[str]) -> Tensor:
-        features: Tensor = self.model.encode_text(self.tokenizer(prompts).to(self.device))
+        return self.embed_tokens(self.tokens(prompts).to(self.device))
+
+    def tokens(self, prompts: list[str]) -> Tensor:
+        """Token ids, [n, L] int64 on the CPU."""
+        return self.tokenizer(prompts)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """What `tokens` gives, on the device -> embeddings [n, D], any length."""
+        features: Tensor = self.model.encode_text(tokens)
         return features
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
-from transformers.utils import logging as _logging
+from transformers import AutoTokenizer, CLIPImageProcessorPil
 
 from scorers.clip import ClipScorer, check_tokenizer
 from scorers.errors import ScorerError, first_line
 from scorers.images import fit_and_crop, normalize
-from scorers.weights import looks_local
+from scorers.shared import load_clip, local_folder, quiet
 
 MODEL = "yuvalkirstain/PickScore_v1"
 PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -46,7 +43,7 @@ class PickScore(ClipScorer):
         super().__init__(device, dtype, batch_size, workers)
         model = model or MODEL
         processor = processor or (model if _has_processor(model) else PROCESSOR)
-        self.model: Any = _load_model(model)
+        self.model: Any = load_clip(model)
         self.processor, self.tokenizer = _load_processor(processor)
         self._check_fit(processor)
         self.context_length: int = self.model.config.text_config.max_position_embeddings
@@ -75,6 +72,10 @@ class PickScore(ClipScorer):
         return features
 
     def embed_texts(self, prompts: list[str]) -> Tensor:
+        return self.embed_tokens(self.tokens(prompts).to(self.device))
+
+    def tokens(self, prompts: list[str]) -> Tensor:
+        """Token ids and attention mask, [n, 2, L] int64 on the CPU."""
         # Padded to the full length: a prompt's embedding must not depend on its neighbours in the batch.
         tokens = self.tokenizer(
             prompts,
@@ -82,10 +83,13 @@ class PickScore(ClipScorer):
             truncation=True,
             max_length=self.context_length,
             return_tensors="pt",
-        ).to(self.device)
-        features: Tensor = self.model.get_text_features(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        ).pooler_output
+        )
+        return torch.stack([tokens["input_ids"], tokens["attention_mask"]], dim=1)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """What `tokens` gives, on the device -> embeddings [n, D], any length."""
+        ids, mask = tokens.unbind(1)
+        features: Tensor = self.model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
         return features
 
     def _check_fit(self, processor: str) -> None:
@@ -105,60 +109,11 @@ def _has_processor(model: str) -> bool:
     return any((folder / f"{kind}_config.json").is_file() for kind in ("processor", "preprocessor"))
 
 
-def _local(source: str, what: str, file: str) -> str:
-    """`source` for `from_pretrained`. A local folder must hold `file`, or transformers fills in defaults."""
-    if not looks_local(source):
-        return source
-    path = Path(source).expanduser()
-    if not path.is_dir():
-        raise ScorerError(f"there is no {what} folder {path}: give a local folder or a hub name")
-    if not (path / file).is_file():
-        raise ScorerError(f"the {what} folder {path} holds no {file}: is it whole?")
-    return str(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar and no table on stderr: what is wrong is reported by this file, in one line."""
-    logging: Any = _logging  # untyped
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
-
-
-def _load_model(model: str) -> Any:
-    """The CLIPModel in float32 on the CPU. A weight the files lack would stay random, so it is an error."""
-    path = _local(model, "model", "config.json")
-    try:
-        with _quiet():
-            loaded, report = cast(Any, CLIPModel).from_pretrained(
-                path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-    except Exception as error:  # transformers, safetensors and the hub client each raise their own kinds
-        why = first_line(error)
-        raise ScorerError(f"model {model!r} cannot be loaded as a CLIPModel ({why})") from error
-    # Old versions of transformers saved position_ids, a constant.
-    foreign = {key for key in report["unexpected_keys"] if not key.endswith("position_ids")}
-    wrong = {"missing": report["missing_keys"], "unexpected": foreign, "misshapen": report["mismatched_keys"]}
-    for kind, keys in wrong.items():
-        if keys:
-            names = sorted(key if isinstance(key, str) else key[0] for key in keys)  # misshapen: (name, shape, shape)
-            some = f"{len(keys)} {kind} weights, such as {names[0]}"
-            raise ScorerError(f"model {model!r} is not a whole CLIPModel: {some}")
-    return loaded
-
-
 def _load_processor(processor: str) -> tuple[Any, Any]:
     """(PIL image processor, tokenizer)."""
-    path = _local(processor, "processor", "tokenizer_config.json")
+    path = local_folder(processor, "processor", "tokenizer_config.json")
     try:
-        with _quiet():
+        with quiet():
             return CLIPImageProcessorPil.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     except Exception as error:  # as above
         raise ScorerError(

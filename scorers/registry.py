@@ -23,6 +23,10 @@ BUILT_IN: Mapping[str, str] = {
     "pickscore": "scorers.pickscore:PickScore",
     "hpsv2": "scorers.hpsv2:HPSv2",
     "hpsv2.1": "scorers.hpsv2:HPSv21",
+    "imagereward": "scorers.imagereward:ImageReward",
+    "aesthetic": "scorers.aesthetic:Aesthetic",
+    "clipscore": "scorers.clipscore:ClipScore",
+    "vlm-judge": "scorers.vlm.judge:vlm_judge",
 }
 """name -> "module:factory". A factory is called as `factory(model=, device=, dtype=, **options)`."""
 

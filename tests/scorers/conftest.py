@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # for scorer_samples, whatever t
 import open_clip
 import pytest
 import torch
+from imagereward_samples import BERT_WORDS, IMAGEREWARD_SIZES, published_state
 from PIL import Image
 from scorer_samples import KINDS, OPEN_CLIP_CONFIG, SIZE
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import BertTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 
 def _spread(model: torch.nn.Module) -> None:
@@ -26,10 +27,7 @@ def _spread(model: torch.nn.Module) -> None:
             parameter.data.normal_(0, 0.2, generator=generator)
 
 
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A transformers CLIPModel folder with its own PIL image processor and byte-level tokenizer."""
-    folder = tmp_path_factory.mktemp("clip")
+def _write_clip(folder: Path, width: int) -> Path:
     characters = list(open_clip.tokenizer.bytes_to_unicode().values())
     pieces = [*characters, *(c + "</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
     CLIPTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[]).save_pretrained(folder)
@@ -43,10 +41,32 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     text = {**tower, **special, "vocab_size": len(pieces), "max_position_embeddings": 77}
     vision = {**tower, "image_size": SIZE, "patch_size": 8}
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=32, logit_scale_init_value=4.6052)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=width, logit_scale_init_value=4.6052)
     model = CLIPModel(config)
     _spread(model)
     model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers CLIPModel folder with its own PIL image processor and byte-level tokenizer."""
+    return _write_clip(tmp_path_factory.mktemp("clip"), width=32)
+
+
+@pytest.fixture(scope="session")
+def wide_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with embeddings of 768, as CLIP L/14 has them and the published aesthetic heads read them."""
+    return _write_clip(tmp_path_factory.mktemp("wide"), width=768)
+
+
+@pytest.fixture(scope="session")
+def imagereward_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ImageReward.pt` in the published layout with small random weights, `tiny.json` and a BERT tokenizer."""
+    folder = tmp_path_factory.mktemp("imagereward")
+    torch.save(published_state(), folder / "ImageReward.pt")
+    (folder / "tiny.json").write_text(json.dumps(IMAGEREWARD_SIZES))
+    BertTokenizer(vocab={word: index for index, word in enumerate(BERT_WORDS)}).save_pretrained(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
@@ -86,3 +87,22 @@ def pairs(count: int | None = None) -> tuple[list[str], list[Image.Image]]:
     """Prompts, with repeats, and fresh images of the first `count` kinds (None: all)."""
     images = [make() for make in KINDS.values()][:count]
     return [PROMPTS[index % len(PROMPTS)] for index in range(len(images))], images
+
+
+def many(count: int) -> tuple[list[str], list[Image.Image]]:
+    """`count` pairs of different images, of sizes that need a resize and of some that do not."""
+    sizes = [(61, 40), (SIZE, SIZE), (37, 90), (7, 5)]
+    images = [Image.fromarray(noise(*sizes[seed % 4], seed=seed)) for seed in range(count)]
+    return [PROMPTS[index % len(PROMPTS)] for index in range(count)], images
+
+
+def openai_pixels(image: Image.Image) -> torch.Tensor:
+    """The `preprocess` that OpenAI's CLIP, CLIPScore and ImageReward share, by torchvision's classes: [3, S, S]."""
+    steps = [
+        transforms.Resize(SIZE, InterpolationMode.BICUBIC),
+        transforms.CenterCrop(SIZE),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
+    pixels: torch.Tensor = transforms.Compose(steps)(image)
+    return pixels

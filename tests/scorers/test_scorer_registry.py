@@ -72,7 +72,7 @@ def message(name: str, **options: object) -> str:
 
 
 def test_the_built_in_names() -> None:
-    assert {"pickscore", "hpsv2", "hpsv2.1"} <= set(scorers.names())
+    assert {"pickscore", "hpsv2", "hpsv2.1", "imagereward", "aesthetic", "clipscore"} <= set(scorers.names())
 
 
 def test_names_imports_no_model_library() -> None:
