@@ -1,4 +1,4 @@
-"""`diffdpo export`: a training run's result, or one of its checkpoints, as what diffusers opens."""
+"""`diffdpo export`: a training run's newest checkpoint as what diffusers, or `scorers.load`, opens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-HELP = "write a run's weights as a diffusers folder or a LoRA file"
+HELP = "write a run's weights as a diffusers folder, a LoRA file or a scorer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from diffdpo.training.runner import export_newest
+    from diffdpo.training.folder import method_of
 
-    out, step = export_newest(Path(args.run), Path(args.out), dry_run=args.dry_run)
+    folder, out = Path(args.run), Path(args.out)
+    if method_of(folder) == "scorer":
+        from diffdpo.commands.train import open_judge
+        from diffdpo.training.judge_runner import export_newest_judge
+
+        out, step = export_newest_judge(folder, out, open_judge, dry_run=args.dry_run)
+    else:
+        from diffdpo.training.runner import export_newest
+
+        out, step = export_newest(folder, out, dry_run=args.dry_run)
     return {"dry_run": args.dry_run, "exported": str(out), "step": step}
 
 

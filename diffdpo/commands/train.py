@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffdpo.config import DpoConfig
+    import torch
+
+    from diffdpo.config import DpoConfig, ScorerConfig
+    from scorers.trainable import Start, Trainable
 
 HELP = "tune a model on preferences, as a config file says"
 
@@ -20,36 +23,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from diffdpo.config import load_config
+    from diffdpo.config import ScorerConfig, load_config
     from diffdpo.recipes import find_config
-    from diffdpo.shapes.weights import resolve_model
 
     config = load_config(find_config(args.config), args.overrides)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=resolve_model(config.model.path)))
-    if args.dry_run:
-        return _plan(config)
-    from diffdpo.training.runner import run_dpo
-
-    return {"output": config.output, **run_dpo(config)}
+    if isinstance(config, ScorerConfig):
+        return _run_scorer(config, dry_run=args.dry_run)
+    return _run_dpo(config, dry_run=args.dry_run)
 
 
 def show(result: dict[str, Any]) -> None:
+    unit = "judgements" if "judgements" in result else "pairs"
+    what, held_out = f"{result[unit]} {unit}", result[f"held_out_{unit}"]
     if result.get("dry_run"):
-        print(f"would train {result['model']} on {result['pairs']} pairs ({result['held_out_pairs']} held out)")
-        print(f"for {result['steps']} steps of {result['pairs_per_step']} pairs, into {result['output']}")
+        print(f"would train {result['model']} on {what} ({held_out} held out)")
+        print(f"for {result['steps']} steps of {result['pairs_per_step']} {unit}, into {result['output']}")
         if result["memory_gb"] is None:
             print("memory: not counted, the model is not here yet and would be fetched from the hub")
         else:
             print(f"memory: {result['memory_gb']:.2g} GB for weights, gradients and optimiser, and activations on top")
         return
     figures = result["figures"]
-    print(f"trained on {result['pairs']} pairs: {Path(result['output']) / result['exported']}")
-    print(f"loss {figures['loss']:.4f}, training accuracy {figures['rewards/accuracies']:.1%}")
+    print(f"trained on {what}: {Path(result['output']) / result['exported']}")
+    accuracy = figures["accuracy"] if "accuracy" in figures else figures["rewards/accuracies"]
+    print(f"loss {figures['loss']:.4f}, training accuracy {accuracy:.1%}")
     if "eval/accuracy" in figures:
-        print(f"held-out accuracy {figures['eval/accuracy']:.1%} on {result['held_out_pairs']} pairs")
+        print(f"held-out accuracy {figures['eval/accuracy']:.1%} on {held_out} {unit}")
+    if "load" in result:
+        print(f"score with it: {result['load']}")
 
 
-def _plan(config: DpoConfig) -> dict[str, Any]:
+def _run_dpo(config: DpoConfig, *, dry_run: bool) -> dict[str, Any]:
+    from diffdpo.shapes.weights import resolve_model
+
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=resolve_model(config.model.path)))
+    if dry_run:
+        return _plan_dpo(config)
+    from diffdpo.training.runner import run_dpo
+
+    return {"output": config.output, **run_dpo(config)}
+
+
+def _plan_dpo(config: DpoConfig) -> dict[str, Any]:
     from diffdpo.data.triplets import TripletStore
     from diffdpo.models.memory import training_memory_gb
     from diffdpo.training.runner import split_rows
@@ -57,13 +72,9 @@ def _plan(config: DpoConfig) -> dict[str, Any]:
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
     return {
-        "dry_run": True,
-        "model": config.model.path,
-        "output": config.output,
+        **_plan(config),
         "pairs": len(train_rows),
         "held_out_pairs": len(held_out_rows),
-        "steps": config.training.steps,
-        "pairs_per_step": config.training.batch_size * config.training.accumulation,
         "memory_gb": training_memory_gb(
             config.model.path,
             config.lora.rank,
@@ -71,3 +82,83 @@ def _plan(config: DpoConfig) -> dict[str, Any]:
             copy=config.model.reference == "copy",
         ),
     }
+
+
+def _plan(config: DpoConfig | ScorerConfig) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "model": config.model.path,
+        "output": config.output,
+        "steps": config.training.steps,
+        "pairs_per_step": config.training.batch_size * config.training.accumulation,
+    }
+
+
+def _run_scorer(config: ScorerConfig, *, dry_run: bool) -> dict[str, Any]:
+    config = _built_in(config)
+    if dry_run:
+        return _plan_scorer(config)
+    from diffdpo.training.judge_runner import run_judge
+
+    results = run_judge(config, open_judge)
+    return {"output": config.output, **results, "load": _load_call(config, Path(config.output) / results["exported"])}
+
+
+def _plan_scorer(config: ScorerConfig) -> dict[str, Any]:
+    from diffdpo.data.judgements import open_judgements
+    from diffdpo.models.memory import trained_memory_gb
+    from diffdpo.training.judge_runner import split_judgements
+    from scorers.trainable import count_parameters
+
+    judgements = open_judgements(config.data.path, config.data.images)
+    train_rows, held_out_rows = split_judgements(judgements, config)
+    counted = count_parameters(_start(config))
+    ema = config.training.ema is not None
+    return {
+        **_plan(config),
+        "judgements": len(train_rows),
+        "held_out_judgements": len(held_out_rows),
+        "memory_gb": None if counted is None else trained_memory_gb(*counted, ema=ema),
+    }
+
+
+def open_judge(config: ScorerConfig, device: torch.device) -> Trainable:
+    """The scorer that a config starts from, on a device: what `training` is handed, which knows no scorers."""
+    from scorers.trainable import Trainable
+
+    return Trainable(_start(config), device)
+
+
+def _start(config: ScorerConfig) -> Start:
+    from scorers.trainable import Start
+
+    model = dataclasses.asdict(config.model)
+    return Start(model=model.pop("path"), **model)
+
+
+def _built_in(config: ScorerConfig) -> ScorerConfig:
+    """With the files of the micro world's judges in place of their names."""
+    from diffdpo.errors import UserError
+    from diffdpo.shapes import weights
+
+    model = config.model
+    if model.path not in ("shapes-pickscore", "shapes-hpsv2"):
+        return config
+    if model.path != f"shapes-{model.scorer}":
+        raise UserError(f"model.path: {model.path} is no {model.scorer}; set model.scorer to match")
+    if model.scorer == "pickscore":
+        model = dataclasses.replace(model, path=str(weights.PICKSCORE))
+    else:
+        files = weights.HPSV2 / "hpsv2.safetensors", weights.HPSV2 / "open_clip_config.json"
+        model = dataclasses.replace(model, path=str(files[0]), architecture=str(files[1]))
+    return dataclasses.replace(config, model=model)
+
+
+def _load_call(config: ScorerConfig, folder: Path) -> str:
+    """The Python call that opens the result."""
+    if config.model.scorer == "pickscore":
+        return f'scorers.load("pickscore", model="{folder}")'
+    from scorers.trainable import HPS_ARCHITECTURE, HPS_WEIGHTS
+
+    files = f'model="{folder / HPS_WEIGHTS}", architecture="{folder / HPS_ARCHITECTURE}"'
+    return f'scorers.load("hpsv2", {files})'

@@ -66,14 +66,9 @@ def read_table(path: str | Path, wanted: Mapping[str, Sequence[str]]) -> list[di
         UserError: as `read_prompts`.
     """
     path = Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise unknown(f"kind of table ({path})", path.suffix, _READERS)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     first = next(iter(wanted))
     table = []
-    for where, row in reader(path):
+    for where, row in read_rows(path):
         columns = {wanted[first][0]: row} if isinstance(row, str) else row
         if not isinstance(columns, Mapping):
             raise UserError(f"{path}: {where}: neither a text nor an object with a {first!r}")
@@ -81,6 +76,20 @@ def read_table(path: str | Path, wanted: Mapping[str, Sequence[str]]) -> list[di
     if not table:
         raise UserError(f"{path}: empty, there is no {first} in it")
     return table
+
+
+def read_rows(path: Path) -> Rows:
+    """Every row of a table or list with the place where it stands.
+
+    Raises:
+        UserError: no such file, an unknown kind, not UTF-8, damaged.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise unknown(f"kind of table ({path})", path.suffix, _READERS)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return reader(path)
 
 
 def _text(path: Path, where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -83,7 +83,8 @@ class Triplet:
 
 _TYPES = {"str": pa.string(), "bytes": pa.binary(), "float": pa.float64(), "int": pa.int64()}
 _NEEDED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
-_NARROW = ("caption", "label_0", "label_1", "pair_id", "prompt_id", "margin", "has_label")
+_OPTIONAL = ("prompt_id", "margin", "num_example_per_prompt")
+_NARROW = ("caption", "label_0", "label_1", "pair_id", "has_label", *_OPTIONAL)
 
 
 def _schema(row: type[Pair] | type[Score]) -> pa.Schema:
@@ -151,7 +152,8 @@ class TripletStore:
     """Random access to the judged pairs of a store. Rows that Pick-a-Pic marks as unlabelled are left out.
 
     Attributes, one entry per triplet: `captions`, `pair_ids`, `prompt_ids` (lists; prompt ids are None where
-    the store has none), `ties` [N] bool, `margins` [N] float (NaN where the store does not tell).
+    the store has none), `ties` [N] bool, `margins` [N] float (NaN where the store does not tell), `labels` [N]
+    float (the chosen image's share of the preference: 1, 0.5 in a tie), `examples_per_prompt` (list, None likewise).
     """
 
     def __init__(self, folder: Path, shards: Sequence[_Shard]) -> None:
@@ -162,10 +164,12 @@ class TripletStore:
         self._recent: dict[tuple[int, int], dict[str, list[Any]]] = {}
         labels = np.concatenate([shard.labels for shard in shards])
         self.ties: np.ndarray = labels[:, 0] == labels[:, 1]
+        self.labels: np.ndarray = labels.max(axis=1)
         self.margins = np.array(self._column("margin"), dtype=float)
         self.captions: list[str] = self._column("caption")
         self.pair_ids: list[str] = self._column("pair_id")
         self.prompt_ids: list[str | None] = self._column("prompt_id")
+        self.examples_per_prompt: list[int | None] = self._column("num_example_per_prompt")
 
     @classmethod
     def open(cls, folder: str | Path) -> TripletStore:
@@ -256,7 +260,7 @@ def _open_shard(path: Path) -> _Shard:
     total = sum(sizes)
     rows = np.flatnonzero(np.array(columns.get("has_label", [True] * total), dtype=bool))
     columns.setdefault("pair_id", [f"{path.stem}-{row}" for row in range(total)])
-    for name in ("prompt_id", "margin"):
+    for name in _OPTIONAL:
         columns.setdefault(name, [None] * total)
     judged = {name: [values[row] for row in rows] for name, values in columns.items()}
     labels = [_labels(path, row, columns["label_0"][row], columns["label_1"][row]) for row in rows.tolist()]

@@ -7,7 +7,7 @@ Text has them exactly; diffusion bounds them by denoising errors (`denoising`). 
 from diffdpo.losses.denoising import denoising_error, diffusion_dpo_loss, log_ratio_from_errors, winner_safeguard
 from diffdpo.losses.policy import AdaptiveKL, generalized_advantage, policy_loss, shaped_rewards, value_loss
 from diffdpo.losses.preference import KINDS, PreferenceOutput, preference_loss
-from diffdpo.losses.ranking import ranking_loss
+from diffdpo.losses.ranking import ranking_loss, soft_label_loss
 
 __all__ = [
     "KINDS",
@@ -21,6 +21,7 @@ __all__ = [
     "preference_loss",
     "ranking_loss",
     "shaped_rewards",
+    "soft_label_loss",
     "value_loss",
     "winner_safeguard",
 ]

@@ -1,4 +1,4 @@
-"""Bradley-Terry over rankings: the reward-model loss for K answers, ties allowed. Serves scorers and text alike."""
+"""Bradley-Terry: the reward-model loss for K ranked answers, and for two with a soft label. Serves scorers and text."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ def ranking_loss(scores: Tensor, ranks: Tensor, mask: Tensor | None = None) -> T
     differences = (scores[:, :, None] - scores[:, None, :]).masked_fill(~better, 0.0)
     losses = -F.logsigmoid(differences) * better
     return losses.sum((1, 2)) / better.sum((1, 2)).clamp_min(1)
+
+
+def soft_label_loss(difference: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy of a soft label and the softmax of two scores: PickScore's loss (Kirstain et al. 2023, sec. 3).
+
+    Args:
+        difference: [N] float, score of the first answer minus that of the second.
+        label: [N] in [0, 1], the first answer's share of the preference; a tie is 0.5.
+
+    Returns:
+        [N]; for labels of 1 and 0 the Bradley-Terry loss. The paper's KL divergence is this less the label's entropy
+        (ln 2 for a tie), which no gradient sees.
+    """
+    return -(label * F.logsigmoid(difference) + (1 - label) * F.logsigmoid(-difference))

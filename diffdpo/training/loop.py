@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +19,7 @@ from diffdpo.models.protocol import trainable
 from diffdpo.progress import progress, say
 from diffdpo.training import checkpoints
 from diffdpo.training.metrics import MetricsFile
-from diffdpo.training.optimization import WeightAverage, learning_rate
+from diffdpo.training.optimization import WeightAverage, learning_rate, parameter_groups
 from diffdpo.training.order import Order
 
 
@@ -37,6 +37,20 @@ class Recipe(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Held-out figures of the weights that are in `self.network` now."""
+        ...
+
+
+@runtime_checkable
+class Announced(Protocol):
+    """A recipe that wants to know more than its own micro-step, to weigh examples or to prepare them ahead."""
+
+    def announce(self, step: Sequence[tuple[int, int]], coming: Sequence[tuple[int, int]]) -> None:
+        """Called before the losses of an optimiser step.
+
+        Args:
+            step: all examples of this step, over all processes and micro-steps.
+            coming: those of the next one that this process will be asked for.
+        """
         ...
 
 
@@ -61,7 +75,14 @@ def new_accelerator(precision: str) -> Accelerator:
 
 
 def train(
-    recipe: Recipe, config: TrainingConfig, *, seed: int, run: str, folder: Path, accelerator: Accelerator
+    recipe: Recipe,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    run: str,
+    folder: Path,
+    accelerator: Accelerator,
+    undecayed: Sequence[nn.Parameter] = (),
 ) -> Outcome:
     """Run a recipe to its last step, from the newest checkpoint if there is one.
 
@@ -69,21 +90,28 @@ def train(
         seed: of the order of the examples.
         run: identifies settings, model and data; see `checkpoints.save`.
         folder: the run's folder; `checkpoints/` and `metrics.jsonl` are written into it.
+        undecayed: trained parameters that weight decay leaves alone.
     """
-    return _Training(recipe, config, seed, run, folder, accelerator).to_the_end()
+    return _Training(recipe, config, seed, run, folder, accelerator, undecayed).to_the_end()
 
 
 class _Training:
     def __init__(
-        self, recipe: Recipe, config: TrainingConfig, seed: int, run: str, folder: Path, accelerator: Accelerator
+        self,
+        recipe: Recipe,
+        config: TrainingConfig,
+        seed: int,
+        run: str,
+        folder: Path,
+        accelerator: Accelerator,
+        undecayed: Sequence[nn.Parameter],
     ) -> None:
         self.recipe, self.config, self.run_name, self.accelerator = recipe, config, run, accelerator
         self.checkpoints = folder / "checkpoints"
         self.metrics = MetricsFile(folder / "metrics.jsonl")
         self.parameters = trainable(recipe.network)
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        groups = parameter_groups(self.parameters, undecayed, config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self.average = None if config.ema is None else WeightAverage(self.parameters, config.ema)
         self.share = config.batch_size * accelerator.num_processes
         self.order = Order(recipe.n_examples, self.share * config.accumulation, seed)
@@ -123,13 +151,15 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         places = self.order.at(step)
+        if isinstance(self.recipe, Announced):
+            coming = self._mine(self.order.at(step + 1)) if step + 1 < config.steps else []
+            self.recipe.announce(places, [example for micro in coming for example in micro])
         totals: dict[str, Tensor] = {}
-        for micro in range(config.accumulation):
-            first = micro * self.share + accelerator.process_index * config.batch_size
+        for micro, examples in enumerate(self._mine(places)):
             last = micro == config.accumulation - 1
             with nullcontext() if last else accelerator.no_sync(self.network):
                 with accelerator.autocast():
-                    loss, figures = self.recipe.loss(self.network, places[first : first + config.batch_size])
+                    loss, figures = self.recipe.loss(self.network, examples)
                 accelerator.backward(loss / config.accumulation)
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0) + value.detach() / config.accumulation
@@ -139,6 +169,12 @@ class _Training:
         if self.average:
             self.average.update(self.parameters, step)
         return {**totals, "grad_norm": torch.as_tensor(norm), "lr": torch.tensor(rate)}
+
+    def _mine(self, places: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
+        """This process's share of a step, by micro-steps."""
+        size = self.config.batch_size
+        firsts = range(self.accelerator.process_index * size, len(places), self.share)
+        return [places[first : first + size] for first in firsts]
 
     def _log(self, step: int, window: _Window) -> None:
         means = window.means(self.accelerator)

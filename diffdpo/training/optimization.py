@@ -1,9 +1,10 @@
-"""Learning rate, and the running average of the weights."""
+"""Learning rate, weight decay by parameter, and the running average of the weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,16 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     if config.schedule == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * progress))
     return peak * (1 - progress) if config.schedule == "linear" else peak
+
+
+def parameter_groups(parameters: Sequence[Tensor], undecayed: Sequence[Tensor], decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimiser: those that decay and, where there are any, those that do not."""
+    without = set(map(id, undecayed))
+    groups = [
+        {"params": [p for p in parameters if id(p) not in without], "weight_decay": decay},
+        {"params": [p for p in parameters if id(p) in without], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 class WeightAverage:

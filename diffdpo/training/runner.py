@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
-import json
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +16,14 @@ from diffdpo.config import DpoConfig, build
 from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
-from diffdpo.locks import alone
 from diffdpo.models.stable_diffusion import StableDiffusion
-from diffdpo.objectives.draws import derived_seed
-from diffdpo.runs import check_claim, claim, content_hash, is_complete, read_json, read_manifest, write_json
-from diffdpo.training.checkpoints import newest
+from diffdpo.runs import content_hash
 from diffdpo.training.diffusion_dpo import DiffusionDpo
-from diffdpo.training.loop import new_accelerator, train
+from diffdpo.training.folder import content_of, finished, lasting, read_run, run_name, work_in
+from diffdpo.training.loop import Outcome, new_accelerator, train
 from diffdpo.training.order import Order
 from diffdpo.training.reference import ReferenceTable, reference_table
-
-CONFIG = "config.json"
-"""The whole config of a run, paths included, beside the manifest."""
+from diffdpo.training.splits import held_out
 
 
 def run_dpo(config: DpoConfig) -> dict[str, Any]:
@@ -42,25 +35,16 @@ def run_dpo(config: DpoConfig) -> dict[str, Any]:
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
     settings = run_settings(config, store)
-    output = Path(config.output)
-    check_claim(output, "train", settings)
     accelerator = new_accelerator(config.training.precision)
-    if is_complete(output):
-        return dict(read_manifest(output)["results"])
+    done = finished(Path(config.output), settings)
+    if done is not None:
+        return done
     # Model and data first: a folder is only taken when nothing the user gave stands in the way.
     model = load_model(config, accelerator.device)
     cache = open_cache(config, store, model)
     model.forget_encoders()
-    with ExitStack() as held:
-        if accelerator.is_main_process:
-            output.mkdir(parents=True, exist_ok=True)
-            held.enter_context(alone(output))
-        with accelerator.main_process_first():
-            run = claim(output, "train", settings)
-        if run.state == "complete":  # by another process, while this one was loading
-            return dict(read_manifest(output)["results"])
-        if accelerator.is_main_process:
-            write_json(output / CONFIG, dataclasses.asdict(config))
+
+    def tune(folder: Path) -> Outcome:
         recipe = DiffusionDpo(
             model,
             cache,
@@ -78,25 +62,19 @@ def run_dpo(config: DpoConfig) -> dict[str, Any]:
             recipe.use(compute_table(config, settings, store, recipe, accelerator))
         if config.training.gradient_checkpointing:
             model.network.enable_gradient_checkpointing()  # type: ignore[operator]
-        outcome = train(
-            recipe,
-            config.training,
-            seed=config.seed,
-            run=run_name(settings),
-            folder=run.folder,
-            accelerator=accelerator,
-        )
-        if accelerator.is_main_process:
-            exported = model.export(run.folder / ("lora" if config.lora.rank else "model"), outcome.weights)
-            results = {
-                "exported": exported.name,
-                "pairs": len(train_rows),
-                "held_out_pairs": len(held_out_rows),
-                "figures": {key: value for key, value in outcome.figures.items() if key != "pairs_per_second"},
-            }
-            run.finish(results)
-        accelerator.wait_for_everyone()
-    return dict(read_manifest(run.folder)["results"])
+        run = run_name(settings)
+        return train(recipe, config.training, seed=config.seed, run=run, folder=folder, accelerator=accelerator)
+
+    def export(folder: Path, outcome: Outcome) -> dict[str, Any]:
+        exported = model.export(folder / ("lora" if config.lora.rank else "model"), outcome.weights)
+        return {
+            "exported": exported.name,
+            "pairs": len(train_rows),
+            "held_out_pairs": len(held_out_rows),
+            "figures": lasting(outcome),
+        }
+
+    return work_in(config, settings, accelerator, train=tune, export=export)
 
 
 def compute_table(
@@ -137,29 +115,12 @@ def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Pa
     Raises:
         UserError: `folder` is no training run or has no checkpoint yet, or `out` is in use.
     """
-    manifest = read_manifest(folder)
-    if manifest["command"] != "train":
-        raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`; only a training run has weights to export")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: not empty; name another folder")
-    config = build(DpoConfig, read_json(folder / CONFIG))
-    checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]))
-    if checkpoint is None:
-        raise UserError(f"{folder}: no whole checkpoint in it yet")
+    settings, checkpoint = read_run(folder, out)
+    config = build(DpoConfig, settings)
     if not dry_run:
         model = load_model(config, torch.device("cpu"))
         model.export(out, checkpoint.average or checkpoint.weights)
     return out, checkpoint.step
-
-
-def run_name(settings: dict[str, Any]) -> str:
-    """A short name of everything that decides a run's result."""
-    return content_of(settings)
-
-
-def content_of(value: Any) -> str:
-    """A short name of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_settings(config: DpoConfig, store: TripletStore) -> dict[str, Any]:
@@ -176,11 +137,10 @@ def run_settings(config: DpoConfig, store: TripletStore) -> dict[str, Any]:
 
 def split_rows(store: TripletStore, config: DpoConfig) -> tuple[list[int], list[int]]:
     """Rows to train on and rows to look at; all pairs of one caption fall on one side."""
-    share = config.data.held_out_share
-    held = {caption: derived_seed("held out", config.seed, caption) < share * 2**63 for caption in set(store.captions)}
+    held = held_out(store.captions, config.data.held_out_share, config.seed)
     usable = store.keep(config.data.ties)
-    train_rows = [row for row in usable if not held[store.captions[row]]]
-    held_out_rows = [row for row in usable if held[store.captions[row]] and not store.ties[row]]
+    train_rows = [row for row in usable if not held[row]]
+    held_out_rows = [row for row in usable if held[row] and not store.ties[row]]
     if not train_rows:
         raise UserError(
             f"{config.data.path}: no pairs to train on (of {len(store)} in the store); label more, or keep ties"
@@ -197,6 +157,7 @@ def load_model(config: DpoConfig, device: torch.device) -> StableDiffusion:
         lora_rank=config.lora.rank,
         lora_alpha=config.lora.effective_alpha,
         device=device,
+        channels_last=on_gpu or config.training.precision == "bf16",
         frozen_dtype=halves.get(config.training.precision, torch.float32) if on_gpu else torch.float32,
         seed=config.seed,
     )

@@ -1,0 +1,105 @@
+"""A training run's folder: taken for one set of settings, worked in alone, closed with its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from diffdpo.config import Config
+from diffdpo.errors import UserError
+from diffdpo.locks import alone
+from diffdpo.runs import check_claim, claim, is_complete, read_json, read_manifest, write_json
+from diffdpo.training.checkpoints import Checkpoint, newest
+from diffdpo.training.loop import Outcome
+
+CONFIG = "config.json"
+"""The whole config of a run, paths included, beside the manifest."""
+
+
+def finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What a finished run of these settings left; None if it is to be started or gone on with.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    check_claim(folder, "train", settings)
+    return dict(read_manifest(folder)["results"]) if is_complete(folder) else None
+
+
+def work_in(
+    config: Config,
+    settings: dict[str, Any],
+    accelerator: Accelerator,
+    *,
+    train: Callable[[Path], Outcome],
+    export: Callable[[Path, Outcome], dict[str, Any]],
+) -> dict[str, Any]:
+    """Do a run's work in its folder, unless another process has finished it meanwhile. Returns the results.
+
+    Args:
+        settings: what decides the run's result.
+        train: called with the folder in every process.
+        export: called in the main process with the folder and what `train` returned; writes what the user loads and
+            returns the results to record.
+    """
+    output = Path(config.output)
+    with ExitStack() as held:
+        if accelerator.is_main_process:
+            output.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(output))
+        with accelerator.main_process_first():
+            run = claim(output, "train", settings)
+        if run.state == "complete":  # by another process, while this one was loading
+            return dict(read_manifest(output)["results"])
+        if accelerator.is_main_process:
+            write_json(output / CONFIG, dataclasses.asdict(config))
+        outcome = train(output)
+        if accelerator.is_main_process:
+            run.finish(export(output, outcome))
+        accelerator.wait_for_everyone()
+    return dict(read_manifest(output)["results"])
+
+
+def lasting(outcome: Outcome) -> dict[str, float]:
+    """The last figures, without the one that no two runs share."""
+    return {key: value for key, value in outcome.figures.items() if key != "pairs_per_second"}
+
+
+def read_run(folder: Path, out: Path) -> tuple[dict[str, Any], Checkpoint]:
+    """A run's config, as read from JSON, and its newest checkpoint, to be exported to `out`.
+
+    Raises:
+        UserError: `folder` is no training run or has no checkpoint yet, or `out` is in use.
+    """
+    manifest = read_manifest(folder)
+    if manifest["command"] != "train":
+        raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`; only a training run has weights to export")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: not empty; name another folder")
+    checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]))
+    if checkpoint is None:
+        raise UserError(f"{folder}: no whole checkpoint in it yet")
+    return read_json(folder / CONFIG), checkpoint
+
+
+def method_of(folder: Path) -> str | None:
+    """The `method:` of a run's config; None where there is no config to read."""
+    path = folder / CONFIG
+    return read_json(path).get("method") if path.is_file() else None
+
+
+def run_name(settings: dict[str, Any]) -> str:
+    """A short name of everything that decides a run's result."""
+    return content_of(settings)
+
+
+def content_of(value: Any) -> str:
+    """A short name of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,17 @@
+"""Which examples are trained on and which are only looked at: a function of seed and caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffdpo.objectives.draws import derived_seed
+
+
+def held_out(captions: Sequence[str], share: float, seed: int) -> list[bool]:
+    """For each example whether it is kept from training; all examples of one caption fall on one side.
+
+    Args:
+        share: about this share of the captions is held out.
+    """
+    held = {caption: derived_seed("held out", seed, caption) < share * 2**63 for caption in set(captions)}
+    return [held[caption] for caption in captions]
