@@ -5,6 +5,7 @@ The published preprocessing and scale are kept exactly (docs/scorers.md). Weight
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,16 +32,18 @@ class HPSv2(ClipScorer):
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype | None = None,
         *,
-        architecture: str = "ViT-H-14",
+        architecture: str | None = None,
         antialias: bool = False,
         batch_size: int = 32,
         workers: int | None = None,
     ) -> None:
         """`model`: a `.pt` or `.safetensors` file, or a folder or hub repository with the published one.
 
-        `architecture`: an open_clip name or a model-config JSON. `antialias`: of the resize; published: no.
+        `architecture`: an open_clip name or a model-config JSON; None: the `open_clip_config.json` beside local
+        weights, where there is one, else ViT-H-14. `antialias`: of the resize; published: no.
         """
         super().__init__(device, dtype, batch_size, workers)
+        architecture = architecture or _beside(model) or "ViT-H-14"
         self.architecture = read_architecture(architecture)
         self.image_size = self.architecture.image_size
         self.antialias = antialias
@@ -80,6 +83,15 @@ class HPSv2(ClipScorer):
         """What `tokens` gives, on the device -> embeddings [n, D], any length."""
         features: Tensor = self.model.encode_text(tokens)
         return features
+
+
+def _beside(model: str | None) -> str | None:
+    """The architecture that lies beside weights, as a trained judge is exported."""
+    if model is None:
+        return None
+    path = Path(model)
+    config = (path if path.is_dir() else path.parent) / "open_clip_config.json"
+    return str(config) if path.exists() and config.is_file() else None
 
 
 class HPSv21(HPSv2):

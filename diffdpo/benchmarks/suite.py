@@ -155,10 +155,14 @@ def _scores(name: str, scorer: Scorer, prompts: Sequence[str], paths: Sequence[P
 
 
 def _open(path: Path) -> Image.Image:
+    from scorers.errors import ScorerError
     from scorers.images import to_rgb
+    from scorers.stream import open_image
 
-    with Image.open(path) as image:
-        return to_rgb(image)
+    try:
+        return to_rgb(open_image(path))
+    except ScorerError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _summary(suite: Suite, rows: Sequence[Row]) -> dict[str, Any]:

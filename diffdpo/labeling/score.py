@@ -10,15 +10,11 @@ import numpy as np
 from PIL import Image
 
 from diffdpo.errors import UserError, unknown
-from diffdpo.progress import progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scorers.base import Scorer
-
-IMAGES_AT_A_TIME = 64
-"""Image files that are in memory at once."""
 
 
 def load_scorers(names: Sequence[str], device: str) -> list[Scorer]:
@@ -72,35 +68,9 @@ def score_images(
     return scores
 
 
-def score_files(judges: Sequence[Scorer], prompts: Sequence[str], paths: Sequence[Path]) -> NDArray[np.float64]:
-    """As `score_images`, for image files, which are opened some at a time.
-
-    Raises:
-        UserError: a file is missing or no image.
-    """
-    parts = []
-    with progress("scoring", len(paths)) as advance:
-        for start in range(0, len(paths), IMAGES_AT_A_TIME):
-            part = slice(start, start + IMAGES_AT_A_TIME)
-            parts.append(score_images(judges, prompts[part], [_open(path) for path in paths[part]]))
-            advance(len(paths[part]))
-    return np.concatenate(parts, axis=1)
-
-
 def means(judges: Sequence[Scorer], scores: NDArray[np.float64]) -> Mapping[str, dict[str, Any]]:
     """Per scorer the mean and population standard deviation of [S, n] scores, and the scale it scores on."""
     return {
         judge.name: {"mean": float(row.mean()), "std": float(row.std()), "scale": judge.scale}
         for judge, row in zip(judges, scores, strict=True)
     }
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be opened as an image ({error})") from None

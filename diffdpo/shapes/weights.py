@@ -12,8 +12,7 @@ HPSV2 = FOLDER / "hpsv2"
 STEPS = 20
 """DDIM steps that the micro world is sampled with, unless told otherwise."""
 GUIDANCE = 3.0
-"""Classifier-free guidance that the micro world is measured with. The demo labels without any: the candidates are more
-varied that way, and cost half."""
+"""Classifier-free guidance that the micro world is measured and labelled with, unless told otherwise."""
 
 
 def resolve_model(name: str) -> str:

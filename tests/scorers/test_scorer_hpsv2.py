@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -140,6 +141,14 @@ def test_the_default_weights(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     kind(architecture=config(hps_folder))
     assert asked == [("xswu/HPSv2", filename)]
+
+
+def test_the_architecture_beside_the_weights_is_taken(scorer: HPSv2, hps_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(weights(hps_folder), tmp_path / "judge.pt")
+    shutil.copy(config(hps_folder), tmp_path / "open_clip_config.json")
+    found = scorers.load("hpsv2", model=str(tmp_path / "judge.pt"))
+    prompts, images = pairs(3)
+    assert torch.equal(found.score(prompts, images), scorer.score(prompts, images))
 
 
 def test_a_folder_with_the_published_file_name(hps_folder: Path) -> None:

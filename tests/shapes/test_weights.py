@@ -41,6 +41,24 @@ def test_it_opens_as_a_stable_diffusion_pipeline_with_a_real_tokenizer(pipeline)
     assert pipeline.tokenizer.decode(ids, skip_special_tokens=True) == longest
 
 
+def test_all_models_read_the_ids_that_the_build_writes(pipeline):
+    """A model trained under one order of the words and shipped with another reads "left on" for "left of"."""
+    from transformers import AutoTokenizer
+
+    from diffdpo.shapes.build.tokenizer import new_tokenizer
+
+    captions = [scene.caption for scene in split_scenes(held_out=False)[::97]]
+    expected = new_tokenizer()(captions).input_ids
+    assert pipeline.tokenizer(captions).input_ids == expected
+    for folder in (weights.PICKSCORE, weights.HPSV2 / "tokenizer"):
+        assert AutoTokenizer.from_pretrained(folder)(captions).input_ids == expected
+
+
+def test_nothing_tells_where_it_was_built():
+    for path in weights.FOLDER.rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(encoding="utf-8"), path
+
+
 @torch.inference_mode()
 def test_reconstructions_pass_the_exact_checker(pipeline):
     rng = np.random.default_rng(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +56,17 @@ def build_generator(out: Path, work: Path) -> None:
     pipeline.unet.half()
     pipeline.vae.half()
     pipeline.save_pretrained(out / "generator")
+    for path in (out / "generator").glob("*/config.json"):
+        _forget_origin(path)
     # The slow tokenizer's files, which every Stable Diffusion 1.x folder has.
     pipeline.tokenizer.backend_tokenizer.model.save(str(out / "generator" / "tokenizer"))
+
+
+def _forget_origin(path: Path) -> None:
+    """diffusers notes where it read a part from: a path on the machine that built it, of no use to anybody else."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def build_pickscore(out: Path, work: Path) -> None:

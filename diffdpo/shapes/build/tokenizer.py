@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
+from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
-
-from diffdpo.shapes.scene import all_scenes
 
 MAX_LENGTH = 16
 """Tokens per caption, start and end included; the longest caption of the grammar takes 14."""
@@ -25,10 +23,10 @@ def new_tokenizer() -> CLIPTokenizer:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Byte-pair merges learnt from all the words of the grammar, each seen equally often."""
-    words = sorted({word for scene in all_scenes() for word in scene.caption.split()})
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False)
-    tokenizer.train_from_iterator([" ".join(words)] * 10, trainer)
-    return [(a, b) for a, b in json.loads(tokenizer.to_str())["model"]["merges"]]
+    """Byte-pair merges that make every word of the grammar one token.
+
+    A file, as CLIP has one: the order in which a trainer finds equally frequent pairs differs from run to run, and a
+    model that goes on training under another order reads other words.
+    """
+    pairs = (line.split() for line in Path(__file__).with_name("merges.txt").read_text(encoding="utf-8").splitlines())
+    return [(left, right) for left, right in pairs]
