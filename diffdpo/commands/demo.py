@@ -61,7 +61,7 @@ def commands(out: Path, seed: int) -> list[list[str]]:
     """The command lines of the loop."""
     pairs, tuned, before, after = (str(out / name) for name in ("pairs", "dpo", "before", "after"))
     batch = ["--batch-size", BATCH]
-    # Drawn as the result is measured; half precision is enough to tell the best candidate from the worst.
+    # Strong guidance makes candidates that differ in what is hard; half precision is enough to tell best from worst.
     drawn = ["--steps", "20", "--guidance", "3", "--precision", "bf16"]
     how = ["--candidates", str(CANDIDATES), *drawn, *batch, "--seed", str(seed)]
     prompts = ["--prompts", str(out / "prompts.txt")]
