@@ -148,7 +148,8 @@ def test_the_architecture_beside_the_weights_is_taken(scorer: HPSv2, hps_folder:
     shutil.copy(config(hps_folder), tmp_path / "open_clip_config.json")
     found = scorers.load("hpsv2", model=str(tmp_path / "judge.pt"))
     prompts, images = pairs(3)
-    assert torch.equal(found.score(prompts, images), scorer.score(prompts, images))
+    # To rounding: the other one may have encoded these prompts before, among others.
+    torch.testing.assert_close(found.score(prompts, images), scorer.score(prompts, images), rtol=0, atol=1e-6)
 
 
 def test_a_folder_with_the_published_file_name(hps_folder: Path) -> None:
