@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -18,10 +17,10 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import logging as _logging
 
 from scorers.errors import ScorerError, first_line
 from scorers.precision import dtype_name, exact_precision, resolve_device, resolve_dtype
+from scorers.shared import quiet
 from scorers.vlm.answers import Answer
 from scorers.vlm.questions import Question
 from scorers.weights import looks_local
@@ -146,7 +145,7 @@ def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
     if looks_local(model) and not (Path(path) / "config.json").is_file():
         raise ScorerError(f"there is no model folder {path} with a config.json: give a local folder or a hub name")
     try:
-        with _quiet():
+        with quiet():
             processor = cast(Any, AutoProcessor).from_pretrained(path)
             loaded, report = cast(Any, AutoModelForImageTextToText).from_pretrained(
                 path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
@@ -178,18 +177,3 @@ def _content_of(model: str) -> dict[str, str]:
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return {"sha256": digest.hexdigest()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar and no table on stderr: what is wrong is reported by this file, in one line."""
-    logging: Any = _logging  # untyped
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
