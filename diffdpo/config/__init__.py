@@ -1,0 +1,74 @@
+"""Settings of a training run: frozen dataclasses, one file per kind of recipe. Imports nothing slow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffdpo.config.image import (
+    IMAGE_METHODS,
+    DataConfig,
+    DpoConfig,
+    FreeModelConfig,
+    ImageConfig,
+    KtoConfig,
+    KtoLossConfig,
+    LossConfig,
+    MapoConfig,
+    MapoLossConfig,
+    ModelConfig,
+    SftConfig,
+    SftLossConfig,
+)
+from diffdpo.config.scorer import JudgementsConfig, ScorerConfig, ScorerLossConfig, ScorerModelConfig
+from diffdpo.config.shared import LoraConfig, TrainingConfig
+from diffdpo.config.strict import apply, build, read_yaml
+from diffdpo.errors import UserError, unknown
+
+__all__ = [
+    "IMAGE_METHODS",
+    "METHODS",
+    "Config",
+    "DataConfig",
+    "DpoConfig",
+    "FreeModelConfig",
+    "ImageConfig",
+    "JudgementsConfig",
+    "KtoConfig",
+    "KtoLossConfig",
+    "LoraConfig",
+    "LossConfig",
+    "MapoConfig",
+    "MapoLossConfig",
+    "ModelConfig",
+    "ScorerConfig",
+    "ScorerLossConfig",
+    "ScorerModelConfig",
+    "SftConfig",
+    "SftLossConfig",
+    "TrainingConfig",
+    "build",
+    "load_config",
+]
+
+Config = ImageConfig | ScorerConfig
+
+METHODS: dict[str, type[ImageConfig] | type[ScorerConfig]] = {**IMAGE_METHODS, "scorer": ScorerConfig}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe and apply overrides such as `loss.beta=2000`.
+
+    Raises:
+        UserError: the file is missing or is not a YAML mapping, a key is unknown or missing, or a value is unfit.
+    """
+    settings = read_yaml(Path(path))
+    for override in overrides:
+        apply(settings, override)
+    method = settings.get("method", "dpo")
+    if not isinstance(method, str) or method not in METHODS:
+        raise unknown("method", str(method), METHODS)
+    try:
+        return build(METHODS[method], settings)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

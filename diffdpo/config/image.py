@@ -1,0 +1,192 @@
+"""Settings of the methods that tune an image model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from diffdpo.config.shared import LoraConfig, TrainingConfig
+from diffdpo.config.strict import in_range
+from diffdpo.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    path: str
+    """A diffusers folder, a hub name, or `shapes` for the built-in model."""
+    reference: Literal["adapter", "copy", "cached"] = "adapter"
+    """`adapter`: the model with the LoRA switched off. `copy`: a frozen second network (full fine-tuning). `cached`:
+    its errors are computed once before training and kept beside the latents; while training it takes no memory."""
+
+
+@dataclass(frozen=True)
+class FreeModelConfig:
+    """For methods without a reference."""
+
+    path: str
+    """A diffusers folder, a hub name, or `shapes` for the built-in model."""
+    reference: str | None = None
+    """Nothing: there is no reference to hold."""
+
+    def __post_init__(self) -> None:
+        if self.reference is not None:
+            raise UserError("model.reference: this method has no reference; leave the key out")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    path: str
+    """The triplet store: a folder of part-*.parquet."""
+    ties: Literal["drop", "half"] = "drop"
+    """`drop` leaves ties out; `half` trains on both orders with half the weight."""
+    min_margin: float | None = None
+    """Trains only on pairs whose scores are at least this far apart, in the labeler's unit; None takes all. Ties
+    are left to `ties`."""
+    held_out_share: float = 0.05
+    """Share of the prompts whose pairs are kept for `eval/accuracy` and never trained on."""
+    caption_dropout: float = 0.0
+    """Share of draws in which a pair is seen without its caption, to keep classifier-free guidance alive."""
+    cache: str | None = None
+    """Where encoded latents are kept; None is `cache` inside the data folder."""
+    size: int | None = None
+    """Pixels; images are resized (shortest edge) and centre-cropped to it. None keeps them as they are."""
+
+    def __post_init__(self) -> None:
+        in_range("data.held_out_share", self.held_out_share, 0, 0.9)
+        in_range("data.caption_dropout", self.caption_dropout, 0, 1)
+        if self.min_margin is not None:
+            in_range("data.min_margin", self.min_margin, 0, float("inf"))
+        if self.size is not None:
+            in_range("data.size", self.size, 8, 1 << 16)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    beta: float
+    """Strength of the tie to the reference, in the official convention: the logit is beta/2 times the margin of mean
+    squared errors. The paper's 5000 is 2500 in code without the half, and beta / (C*H*W) where errors are summed."""
+    kind: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
+    label_smoothing: float = 0.0
+    """Assumed share of flipped labels; for `sigmoid` (cDPO) and `robust` only."""
+    winner_safeguard: float | None = None
+    """mu of SDPO: scales the loser's gradient so that a step cannot raise the winner's error; None switches it off."""
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise UserError(f"loss.beta: must be positive, not {self.beta}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UserError(f"loss.label_smoothing: must lie in [0, 0.5), not {self.label_smoothing}")
+        if self.label_smoothing and self.kind not in ("sigmoid", "robust"):
+            raise UserError(f"loss.label_smoothing: has no meaning for loss.kind {self.kind}; use sigmoid or robust")
+        if self.winner_safeguard is not None:
+            in_range("loss.winner_safeguard", self.winner_safeguard, 0, 1)
+
+
+@dataclass(frozen=True)
+class KtoLossConfig:
+    beta: float
+    """Strength of the tie to the reference, as in `method: dpo`: the reward is beta/2 times the fall of the mean
+    squared error. The code of Diffusion-KTO is without the half: its 5000 is 10000 here."""
+    kind: Literal["sigmoid", "loss_averse"] = "sigmoid"
+    """The utility; see `losses.kto_loss`."""
+    desirable_weight: float = 1.0
+    """Of the chosen images."""
+    undesirable_weight: float = 1.0
+    """Of the rejected ones."""
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise UserError(f"loss.beta: must be positive, not {self.beta}")
+        in_range("loss.desirable_weight", self.desirable_weight, 0, float("inf"))
+        in_range("loss.undesirable_weight", self.undesirable_weight, 0, float("inf"))
+        if self.desirable_weight == self.undesirable_weight == 0:
+            raise UserError("loss.desirable_weight: with both weights 0 there is nothing to learn")
+
+
+@dataclass(frozen=True)
+class MapoLossConfig:
+    beta: float = 0.1
+    """Weight of the margin beside the winner's denoising loss."""
+    snr: float = 0.5
+    """Scale of the errors in the score; see `losses.mapo_loss`."""
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise UserError(f"loss.beta: must be positive, not {self.beta}")
+        if not self.snr > 0:
+            raise UserError(f"loss.snr: must be positive, not {self.snr}")
+
+
+@dataclass(frozen=True)
+class SftLossConfig:
+    """The denoising loss has nothing to set."""
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What the methods that tune an image model share."""
+
+    output: str
+    """The run's folder."""
+    model: ModelConfig | FreeModelConfig
+    data: DataConfig
+    training: TrainingConfig
+    loss: LossConfig | KtoLossConfig | MapoLossConfig | SftLossConfig
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    method: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        in_range("seed", self.seed, 0, 2**31)
+        if self.lora.rank and self.model.reference == "copy":
+            raise UserError(
+                "model.reference: with a LoRA (lora.rank above 0) it is no copy; say model.reference=adapter"
+            )
+        if self.lora.rank == 0 and self.model.reference == "adapter":
+            raise UserError(
+                "model.reference: `adapter` needs a LoRA; set lora.rank above 0, or model.reference to copy or cached"
+            )
+
+
+@dataclass(frozen=True)
+class DpoConfig(ImageConfig):
+    """`method: dpo` on images: Diffusion-DPO (Wallace et al. 2023)."""
+
+    model: ModelConfig
+    loss: LossConfig
+    method: Literal["dpo"] = "dpo"
+
+
+@dataclass(frozen=True)
+class KtoConfig(ImageConfig):
+    """`method: kto`: Diffusion-KTO (Li et al. 2024); every image is desirable or undesirable by itself."""
+
+    model: ModelConfig
+    loss: KtoLossConfig
+    method: Literal["kto"] = "kto"
+
+
+@dataclass(frozen=True)
+class MapoConfig(ImageConfig):
+    """`method: mapo`: MaPO (Hong et al. 2024), without a reference."""
+
+    model: FreeModelConfig
+    loss: MapoLossConfig = field(default_factory=MapoLossConfig)
+    method: Literal["mapo"] = "mapo"
+
+
+@dataclass(frozen=True)
+class SftConfig(ImageConfig):
+    """`method: sft`: the denoising loss on the winners alone."""
+
+    model: FreeModelConfig
+    loss: SftLossConfig = field(default_factory=SftLossConfig)
+    method: Literal["sft"] = "sft"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.ties == "half":
+            raise UserError("data.ties: a tie has no winner for `method: sft` to learn from; use drop")
+
+
+IMAGE_METHODS: dict[str, type[ImageConfig]] = {"dpo": DpoConfig, "kto": KtoConfig, "mapo": MapoConfig, "sft": SftConfig}
