@@ -58,7 +58,8 @@ def tune_and_measure(variant: str, seed: int, demo: Path, out: Path, jobs: int) 
     tuned, measured = folder / "tuned", folder / "after"
     data = [f"data.path={demo / 'pairs'}", f"output={tuned}", f"seed={seed}"]
     diffdpo(["train", str(ROOT / "configs" / config), *data, *overrides], folder, jobs)
-    diffdpo(["bench", "shapes", "--model", str(tuned / "model"), "--out", str(measured)], folder, jobs)
+    suite = ["bench", "shapes", "--batch-size", "48"]  # as the demo measures
+    diffdpo([*suite, "--model", str(tuned / "model"), "--out", str(measured)], folder, jobs)
 
 
 def place(out: Path, variant: str, seed: int) -> Path:
