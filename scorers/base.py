@@ -82,6 +82,11 @@ class BatchScorer(ABC):
         return id(self)
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the score depends on the prompt."""
+        return type(self).encode is not BatchScorer.encode
+
+    @property
     def encoder(self) -> Hashable:
         """Equal for scorers whose `features` does the same, so that it runs once for all of them."""
         return id(self)
@@ -169,7 +174,7 @@ class RewardScorer(BatchScorer):
 
         Text gets no gradient and the weights are frozen. Only the image path differs from `score`: see `fit`.
         """
-        _check_prompts(prompts)
+        _check_prompts(prompts, read=self.reads_text)
         if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) != len(prompts):
             given = f"{list(pixels.shape)} and {len(prompts)}"
             raise ScorerError(f"reward takes pixels [B, 3, H, W] and B prompts, not {given}")
@@ -184,7 +189,7 @@ def score_group(scorers: Sequence[BatchScorer], prompts: Sequence[str], images: 
 
     Each image is prepared once, and each batch passes once through every distinct `encoder`.
     """
-    check_pairs(prompts, images)
+    check_pairs(prompts, images, read=any(scorer.reads_text for scorer in scorers))
     if not len(images):
         return [torch.zeros(0) for _ in scorers]
     encoded = []
@@ -252,16 +257,19 @@ def _load(image: Image.Image, index: int) -> None:
         raise ScorerError(f"image {index}: the image cannot be read: {error}") from error
 
 
-def check_pairs(prompts: Sequence[str], images: Sequence[Image.Image]) -> None:
-    """Raise `ScorerError` unless there is one prompt, a text, for each image."""
-    _check_prompts(prompts)
+def check_pairs(prompts: Sequence[str], images: Sequence[Image.Image], *, read: bool = True) -> None:
+    """Raise `ScorerError` unless there is one prompt for each image, and none empty if they are `read`."""
+    _check_prompts(prompts, read=read)
     if len(prompts) != len(images):
         raise ScorerError(f"{len(prompts)} prompts and {len(images)} images: give one prompt for each image")
 
 
-def _check_prompts(prompts: Sequence[str]) -> None:
+def _check_prompts(prompts: Sequence[str], *, read: bool) -> None:
     if isinstance(prompts, str):
         raise ScorerError("prompts is one string: give a list with one prompt for each image")
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise ScorerError(f"prompt {index} is {type(prompt).__name__}, not str")
+        # The published models would answer it with a number like any other, and it is nearly always a gap in a table.
+        if read and not prompt.strip():
+            raise ScorerError(f"prompt {index} is empty")

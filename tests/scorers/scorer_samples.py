@@ -15,7 +15,7 @@ from torchvision.transforms import functional as tv
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-PROMPTS = ["a red circle", "", "two GREEN squares, left of a star", "é 漢字 ☃", "long " * 60]
+PROMPTS = ["a red circle", ".", "two GREEN squares, left of a star", "é 漢字 ☃", "long " * 60]
 
 SIZE = 32
 """Image edge of the small models, pixels."""

@@ -133,6 +133,7 @@ def test_it_is_a_scorer() -> None:
         (["a", "b"], flat([1]), "2 prompts and 1 images"),
         ("a", flat([1]), "one string"),
         ([None], flat([1]), "prompt 0 is NoneType"),
+        (["a", " "], flat([1, 2]), "prompt 1 is empty"),
         (["a", "b"], [*flat([1]), "b.png"], "image 1: an image must be a PIL.Image"),
     ],
 )
@@ -177,4 +178,4 @@ def test_a_scorer_without_text_needs_no_encode() -> None:
             assert texts.shape == (len(pixels), 0)
             return pixels[:, 0].mean((1, 2)) * 255
 
-    assert np.allclose(Mute().score(["a", "b"], flat([5, 6])), [5, 6])
+    assert np.allclose(Mute().score(["a", ""], flat([5, 6])), [5, 6])

@@ -118,7 +118,7 @@ def test_a_long_prompt_is_cut_and_counted(clip_folder: Path) -> None:
     images = [Image.fromarray(noise(SIZE, SIZE, seed=seed)) for seed in range(8)]
     long = "two red squares, " * 600
     assert len(long) > 10_000
-    for prompt in (long, ""):
+    for prompt in (long, "."):
         expected = torch.tensor([reference(clip_folder, prompt, image) for image in images])
         torch.testing.assert_close(scorer.score([prompt] * 8, images), expected, rtol=0, atol=CLOSE)
         assert expected.max() > 0.05

@@ -195,5 +195,5 @@ def test_a_prompt_longer_than_the_model_reads_is_counted_by_every_clip_scorer(
         image = Image.fromarray(noise(9, 9))
         letters = "a" * 200 if scorer is pick else "a " * 200
         step = 1 if scorer is pick else 2
-        scorer.score([letters[: fits * step], letters[: (fits + 1) * step], "x " * 5000, ""], [image] * 4)
+        scorer.score([letters[: fits * step], letters[: (fits + 1) * step], "x " * 5000, "."], [image] * 4)
         assert scorer.truncated_prompts == 2
