@@ -45,6 +45,7 @@ def test_overrides_reach_new_sections_and_null(write):
     [
         ("training.learning_rat=1", "unknown key 'training.learning_rat': did you mean 'training.learning_rate'?"),
         ("sede=1", "did you mean 'seed'?"),
+        ("steps=1", "unknown key 'steps': did you mean 'training.steps'?"),
         ("training.steps=many", "training.steps: a whole number is wanted here, not 'many'"),
         ("training.steps=0", "training.steps: must be at least 1"),
         ("loss.kind=sigmod", "did you mean 'sigmoid'?"),

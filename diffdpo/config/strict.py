@@ -24,7 +24,7 @@ def build(cls: type[T], settings: Mapping[str, Any], prefix: str = "") -> T:
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in settings:
         if key not in known:
-            raise unknown("key", f"{prefix}{key}", [prefix + name for name in known])
+            raise _unknown_key(str(key), prefix, hints)
     values: dict[str, Any] = {}
     for name, f in known.items():
         if name in settings:
@@ -32,6 +32,15 @@ def build(cls: type[T], settings: Mapping[str, Any], prefix: str = "") -> T:
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise UserError(f"key {prefix + name!r} is missing")
     return cls(**values)
+
+
+def _unknown_key(key: str, prefix: str, hints: Mapping[str, Any]) -> UserError:
+    """A key that belongs into a section and stands outside of it is the commonest slip, so it is looked for there."""
+    sections = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    for name, kind in sections.items():
+        if key in {f.name for f in dataclasses.fields(kind)}:
+            return UserError(f"unknown key {prefix + key!r}: did you mean '{prefix}{name}.{key}'?")
+    return unknown("key", prefix + key, [prefix + name for name in hints])
 
 
 def _convert(value: Any, kind: Any, key: str) -> Any:
