@@ -21,12 +21,15 @@ from typing import Any, BinaryIO, Literal
 
 from diffdpo.errors import UserError
 from diffdpo.locks import alone
+from diffdpo.progress import say
 
 MANIFEST = "manifest.json"
 UNREAD = "not read yet"
 """In the settings of a dry run, for what only the run itself will know: fits whatever a folder says there."""
 _RECORDED = ("diffdpo", "torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "numpy")
 
+
+DONE = "{}: finished before with these settings; nothing to do"
 
 State = Literal["new", "partial", "complete"]
 
@@ -96,6 +99,8 @@ def claimed(
         run = None
         try:
             run = claim(folder, command, settings, inputs)
+            if run.state == "complete":
+                say(DONE.format(folder))
             for pattern in products:
                 for half in folder.glob(f"{pattern}.partial"):
                     half.unlink()

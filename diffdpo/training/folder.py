@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from diffdpo.config import Config
 from diffdpo.errors import UserError
 from diffdpo.locks import alone
-from diffdpo.runs import check_claim, claim, is_complete, read_json, read_manifest, whole_folder, write_json
+from diffdpo.progress import say
+from diffdpo.runs import DONE, check_claim, claim, is_complete, read_json, read_manifest, whole_folder, write_json
 from diffdpo.training.checkpoints import Checkpoint, newest
 from diffdpo.training.guard import all_finite
 from diffdpo.training.loop import Outcome
@@ -35,7 +36,11 @@ def finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         UserError: the folder holds something else.
     """
     check_claim(folder, "train", settings)
-    return dict(read_manifest(folder)["results"]) if is_complete(folder) else None
+    if not is_complete(folder):
+        return None
+    if PartialState().is_main_process:
+        say(DONE.format(folder))
+    return dict(read_manifest(folder)["results"])
 
 
 def work_in(
