@@ -260,7 +260,7 @@ def test_a_store_with_parts_of_another_is_refused(tmp_path: Path) -> None:
         TripletStore.open(tmp_path)
 
 
-@pytest.mark.parametrize("manifest", ['{"command": "import"}', "[]", '{"files": 3}'])
+@pytest.mark.parametrize("manifest", ['{"command": "train"}', "[]", '{"files": 3}'])
 def test_a_manifest_of_something_else_says_nothing_of_a_store(tmp_path: Path, manifest: str) -> None:
     write_pairs(tmp_path, 0, [pair(0)])
     (tmp_path / "manifest.json").write_text(manifest)
