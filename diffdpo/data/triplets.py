@@ -2,8 +2,7 @@
 
 A store is a folder of `part-*.parquet` with the columns of Pick-a-Pic, so that
 `datasets.load_dataset("parquet", data_files=...)`, the official Diffusion-DPO script and this package read
-the same files; Pick-a-Pic's own published files are a store as they are. Beside them `scores-*.parquet` keeps
-what every scorer said of every candidate.
+the same files; the published files of one split of Pick-a-Pic are a store as they are.
 """
 
 from __future__ import annotations
