@@ -9,6 +9,7 @@ import argparse
 import errno
 import importlib
 import json
+import keyword
 import os
 import sys
 import traceback
@@ -20,7 +21,7 @@ from diffdpo import __version__
 from diffdpo.errors import UserError
 from scorers.errors import ScorerError
 
-COMMANDS = ("demo", "label", "train", "generate", "score", "bench", "compare", "report", "export")
+COMMANDS = ("demo", "label", "import", "train", "generate", "score", "bench", "compare", "report", "export")
 """Each is a module of `diffdpo.commands` with HELP, add_arguments(parser), run(args) -> result and show(result)."""
 
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     args = _parser(argv).parse_args(argv)
-    command = importlib.import_module(f"diffdpo.commands.{args.command}")
+    command = _module(args.command)
     _quieten_libraries()
     try:
         result: dict[str, Any] = command.run(args)
@@ -85,11 +86,16 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"diffdpo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"diffdpo.commands.{name}")
+        module = _module(name)
         sub = commands.add_parser(name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + ".")
         module.add_arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser
+
+
+def _module(name: str) -> Any:
+    """The module of a command; a word that Python keeps for itself has a `_` behind it there."""
+    return importlib.import_module(f"diffdpo.commands.{name}{'_' * keyword.iskeyword(name)}")
 
 
 def _complain(message: str) -> int:

@@ -13,7 +13,7 @@ import pytest
 from diffdpo import cli
 
 HEAVY = ("torch", "diffusers", "transformers", "open_clip", "pyarrow", "numpy", "scipy")
-VERBS = ("demo", "label", "train", "generate", "score", "bench", "compare", "report", "export")
+VERBS = ("demo", "label", "import", "train", "generate", "score", "bench", "compare", "report", "export")
 
 
 def run(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

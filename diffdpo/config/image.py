@@ -36,7 +36,7 @@ class FreeModelConfig:
 @dataclass(frozen=True)
 class DataConfig:
     path: str
-    """The triplet store: a folder of part-*.parquet."""
+    """The triplet store: a folder of part-*.parquet, or the Parquet files of one split of Pick-a-Pic."""
     ties: Literal["drop", "half"] = "drop"
     """`drop` leaves ties out; `half` trains on both orders with half the weight."""
     min_margin: float | None = None

@@ -87,7 +87,7 @@ def open_judgements(path: str | Path, images: str | Path | None = None) -> Judge
         return _from_store(TripletStore.open(path))
     if path.suffix.lower() not in (".json", ".jsonl"):
         raise UserError(f"{path}: neither a folder of Parquet files nor a .json or .jsonl file")
-    return _from_json(path, Path(images) if images is not None else _image_folder(path))
+    return _from_json(path, Path(images) if images is not None else image_folder(path))
 
 
 def _from_store(store: TripletStore) -> Judgements:
@@ -111,8 +111,11 @@ def _from_store(store: TripletStore) -> Judgements:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """A judgement of a JSON file."""
+
     name: str
+    """Where it stands in the file."""
     caption: str
     files: tuple[str, ...]
     ranks: tuple[int, ...]
@@ -121,7 +124,7 @@ class _Entry:
 
 
 def _from_json(path: Path, folder: Path) -> Judgements:
-    entries = [_entry(path, where, row) for where, row in read_rows(path)]
+    entries = [read_entry(path, where, row) for where, row in read_rows(path)]
     if not entries:
         raise UserError(f"{path}: empty, there is no judgement in it")
     _check_files(path, folder, entries)
@@ -149,7 +152,12 @@ def _from_json(path: Path, folder: Path) -> Judgements:
     return Judgements(path, rows, images, fingerprint)
 
 
-def _entry(path: Path, where: str, row: Any) -> _Entry:
+def read_entry(path: Path, where: str, row: Any) -> Entry:
+    """An entry of a JSON file of judgements.
+
+    Raises:
+        UserError: it is none; begins with `path` and `where`.
+    """
     if not isinstance(row, Mapping):
         raise UserError(f"{path}: {where}: not an object with a prompt, images and a judgement")
     at = f"{path}: {where}"
@@ -171,7 +179,7 @@ def _entry(path: Path, where: str, row: Any) -> _Entry:
     ranks = tuple(1 + sum(other < value for other in values) for value in values)
     if len(files) == 2 and label is None:
         label = (0.5, 1.0, 0.0)[(values[0] < values[1]) - (values[0] > values[1])]
-    return _Entry(where, caption.strip(), tuple(files), ranks, label, row.get(COUNT))
+    return Entry(where, caption.strip(), tuple(files), ranks, label, row.get(COUNT))
 
 
 def _check_preferences(at: str, values: Sequence[float]) -> float | None:
@@ -203,12 +211,13 @@ def _weight(at: str, count: Any) -> float:
     return 1 / count
 
 
-def _image_folder(path: Path) -> Path:
+def image_folder(path: Path) -> Path:
+    """Where the image paths of a JSON file start from, unless one says otherwise; see `open_judgements`."""
     own = path.with_suffix("")
     return own if own.is_dir() else path.parent
 
 
-def _check_files(path: Path, folder: Path, entries: Sequence[_Entry]) -> None:
+def _check_files(path: Path, folder: Path, entries: Sequence[Entry]) -> None:
     known: set[str] = set()
     for entry in entries:
         for file in entry.files:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from diffdpo.data import triplets
 from diffdpo.data.triplets import (
     GROUPS_KEPT,
     ROWS_PER_GROUP,
@@ -115,6 +116,25 @@ def test_few_row_groups_stay_in_memory(tmp_path: Path) -> None:
     store = TripletStore.open(tmp_path)
     list(store)
     assert len(store._recent) == GROUPS_KEPT
+
+
+def test_large_row_groups_are_not_kept_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pairs(tmp_path, 0, [pair(number) for number in range(3 * ROWS_PER_GROUP)])
+    monkeypatch.setattr(triplets, "BYTES_KEPT", 1)
+    store = TripletStore.open(tmp_path)
+    assert len(list(store)) == 3 * ROWS_PER_GROUP
+    assert len(store._recent) == 1
+
+
+def test_linked_parts_of_two_stores_are_one(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        labelled(tmp_path / name)
+        (tmp_path / "both").mkdir(exist_ok=True)
+        for shard in range(2):
+            link = tmp_path / "both" / f"part-{2 * number + shard:05d}.parquet"
+            link.symlink_to(tmp_path / name / f"part-{shard:05d}.parquet")
+    assert len(TripletStore.open(tmp_path / "both")) == 4
 
 
 def test_published_files_without_the_extra_columns_are_a_store(tmp_path: Path) -> None:
@@ -260,7 +280,7 @@ def test_a_store_with_parts_of_another_is_refused(tmp_path: Path) -> None:
         TripletStore.open(tmp_path)
 
 
-@pytest.mark.parametrize("manifest", ['{"command": "import"}', "[]", '{"files": 3}'])
+@pytest.mark.parametrize("manifest", ['{"command": "train"}', "[]", '{"files": 3}'])
 def test_a_manifest_of_something_else_says_nothing_of_a_store(tmp_path: Path, manifest: str) -> None:
     write_pairs(tmp_path, 0, [pair(0)])
     (tmp_path / "manifest.json").write_text(manifest)

@@ -1,0 +1,1 @@
+"""Preference data as others publish it, and how it becomes a triplet store."""
