@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from diffdpo.config import TrainingConfig
@@ -80,6 +81,8 @@ def new_accelerator(precision: str) -> Accelerator:
     Raises:
         UserError: a precision that the hardware here does not have.
     """
+    # accelerate keeps the first precision of a process for good; a second run in it may have another one.
+    AcceleratorState._reset_state()
     try:
         return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     except ValueError as error:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from diffdpo.errors import UserError
 from diffdpo.models.stable_diffusion import StableDiffusion
 from diffdpo.training import checkpoints, loop
+from diffdpo.training.loop import new_accelerator
 from diffdpo.training.runner import export_newest, model_content, run_dpo
 
 SCRIPT = """
@@ -151,6 +152,11 @@ def test_fp16_without_a_gpu_is_refused(make_config):
     with pytest.raises(UserError, match=r"training\.precision: fp16 cannot be had here"):
         run_dpo(config)
     assert not Path(config.output).exists()
+
+
+def test_each_run_of_a_process_has_its_own_precision():
+    precisions = ("fp32", "bf16", "fp32")
+    assert [new_accelerator(one).mixed_precision for one in precisions] == ["no", "bf16", "no"]
 
 
 def test_bf16_starts_at_ln_2_in_training_and_evaluation(make_config, tmp_path):
