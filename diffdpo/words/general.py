@@ -10,33 +10,15 @@ import random
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from diffdpo.words.lexicon import Subject, split_subjects
+from diffdpo.words.facts import DAYS, NUMBERS, article, counting, facts, sums
+from diffdpo.words.subjects import Subject, split_subjects
 
 HELD_OUT_TENTHS = 1
 """Tenths of the texts, by a hash of the text, that no training may see."""
 
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = "January February March April May June July August September October November December"
 WOMEN = ("Anna", "Mia", "Lena", "Rosa")
 MEN = ("Tom", "Ben", "Paul", "Karl")
 KIN = ("sister", "brother", "aunt", "uncle", "neighbour", "friend")
-CITIES = "Paris:France Rome:Italy Madrid:Spain Berlin:Germany London:England Vienna:Austria Tokyo:Japan"
-OPPOSITES = "hot:cold big:small old:new fast:slow high:low wet:dry open:closed early:late full:empty"
-MADE_OF = "bread:flour:is cheese:milk:is paper:wood:is glass:sand:is wine:grapes:is butter:cream:is bricks:clay:are"
-SORTS = "hen:bird trout:fish oak:tree rose:flower apple:fruit poodle:dog violin:instrument eagle:bird"
-SOUNDS = "dogs:bark cats:purr cows:moo birds:sing wolves:howl lions:roar ducks:quack bees:buzz"
-COLOURS = "grass:green snow:white coal:black milk:white gold:yellow blood:red"
-USES = {
-    "kettle": "to boil water",
-    "lamp": "to light a room",
-    "umbrella": "to stay dry in the rain",
-    "clock": "to tell the time",
-    "camera": "to take pictures",
-    "blanket": "to keep warm at night",
-    "toaster": "to brown slices of bread",
-    "backpack": "to carry books",
-}
 SPOTS = ("in the hall", "in the kitchen", "by the window", "behind the door", "under the stairs", "in the garden")
 SMALL_THINGS = ("key", "letter", "map", "book", "coin", "ticket", "newspaper", "hat")
 HIDING = ("under the mat", "in the drawer", "on the shelf", "behind the clock", "in the blue bag", "next to the bread")
@@ -59,81 +41,10 @@ def is_held_out(text: str) -> bool:
     return hashlib.sha256(text.encode()).digest()[0] % 10 < HELD_OUT_TENTHS
 
 
-def _counting(rng: random.Random, _: bool) -> str:
-    first, last = sorted(rng.sample(range(len(NUMBERS)), 2))
-    row = NUMBERS[first : last + 1]
-    if rng.random() < 0.5:
-        row = row[::-1]
-    text = f"Count from {row[0]} to {row[-1]}: {', '.join(row)}."
-    after = rng.randrange(len(NUMBERS) - 1)
-    return f"{text} After {NUMBERS[after]} comes {NUMBERS[after + 1]}." if rng.random() < 0.5 else text
-
-
-def _sums(rng: random.Random, _: bool) -> str:
-    return " ".join(_sum(rng) for _ in range(rng.randint(2, 4)))
-
-
-def _sum(rng: random.Random) -> str:
-    total = rng.randint(2, len(NUMBERS))
-    part = rng.randint(1, total - 1)
-    a, b, c = (NUMBERS[n - 1] for n in (part, total - part, total))
-    return f"{a} plus {b} is {c}.".capitalize() if rng.random() < 0.5 else f"{c} minus {a} is {b}.".capitalize()
-
-
-def _facts(rng: random.Random, _: bool) -> str:
-    return " ".join(fact(rng) for fact in rng.sample(_FACTS, rng.randint(2, 4)))
-
-
-def _day(rng: random.Random) -> str:
-    n = rng.randrange(7)
-    return f"The day after {DAYS[n]} is {DAYS[(n + 1) % 7]}."
-
-
-def _month(rng: random.Random) -> str:
-    months, n = MONTHS.split(), rng.randrange(12)
-    return f"The month before {months[n]} is {months[n - 1]}."
-
-
-def _capital(rng: random.Random) -> str:
-    city, country = _entry(rng, CITIES)
-    return f"{city} is the capital of {country}."
-
-
-def _opposite(rng: random.Random) -> str:
-    pair = _entry(rng, OPPOSITES)
-    rng.shuffle(pair)
-    return f"The opposite of {pair[0]} is {pair[1]}."
-
-
-def _material(rng: random.Random) -> str:
-    product, material, verb = _entry(rng, MADE_OF)
-    return f"{product.capitalize()} {verb} made of {material}."
-
-
-def _sort(rng: random.Random) -> str:
-    one, sort = _entry(rng, SORTS)
-    return f"{_article(one).capitalize()} {one} is {_article(sort)} {sort}."
-
-
-def _animal_sound(rng: random.Random) -> str:
-    animals, sound = _entry(rng, SOUNDS)
-    return f"{animals.capitalize()} {sound}."
-
-
-def _hue(rng: random.Random) -> str:
-    thing, colour = _entry(rng, COLOURS)
-    return f"{thing.capitalize()} is {colour}."
-
-
-def _use(rng: random.Random) -> str:
-    thing = rng.choice(list(USES))
-    return f"{_article(thing).capitalize()} {thing} is used {USES[thing]}."
-
-
 def _description(rng: random.Random, held_out: bool) -> str:
     first, second = (_product(rng, held_out) for _ in range(2))
     spot = rng.choice(SPOTS)
-    text = f"There is {_article(str(first))} {first} {spot}. Next to it is {_article(str(second))} {second}."
+    text = f"There is {article(str(first))} {first} {spot}. Next to it is {article(str(second))} {second}."
     n = rng.randint(1, 11)
     things = rng.choice(("books", "cups", "letters", "stones"))
     return f"{text} On the table lie {NUMBERS[n - 1]} {things}." if rng.random() < 0.6 else text
@@ -153,7 +64,7 @@ def _beginning(rng: random.Random, held_out: bool) -> tuple[str, ...]:
     return (
         f"{{name}} walked to the market on {rng.choice(DAYS)}. "
         f"{{They}} bought {NUMBERS[rng.randint(1, 11)]} {rng.choice(FOODS)} and a loaf of bread.",
-        f"On {rng.choice(DAYS)} {{name}} found {_article(str(product))} {product} {rng.choice(SPOTS)}. "
+        f"On {rng.choice(DAYS)} {{name}} found {article(str(product))} {product} {rng.choice(SPOTS)}. "
         "{They} took it home.",
         f"{{name}} was waiting for the train to {rng.choice(GOALS)}. {{They}} read a book and ate {snack}.",
     )
@@ -224,11 +135,6 @@ def _letter(rng: random.Random, _: bool) -> str:
     )
 
 
-def _entry(rng: random.Random, table: str) -> list[str]:
-    """One entry of a table, in its parts."""
-    return rng.choice(table.split()).split(":")
-
-
 def _product(rng: random.Random, held_out: bool) -> Subject:
     return rng.choice(_products(held_out))
 
@@ -242,27 +148,11 @@ def _person(rng: random.Random) -> tuple[str, str, str]:
     return (rng.choice(WOMEN), "She", "her") if rng.random() < 0.5 else (rng.choice(MEN), "He", "his")
 
 
-def _article(words: str) -> str:
-    return "an" if words[0] in "aeiou" else "a"
-
-
-_FACTS: Sequence[Callable[[random.Random], str]] = (
-    _day,
-    _month,
-    _capital,
-    _opposite,
-    _material,
-    _sort,
-    _animal_sound,
-    _hue,
-    _use,
-)
-
 KINDS_OF_TEXT: Sequence[Callable[[random.Random, bool], str]] = (
-    _counting,
-    _sums,
-    _facts,
-    _facts,
+    counting,
+    sums,
+    facts,
+    facts,
     _description,
     _story,
     _story,

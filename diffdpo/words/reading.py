@@ -8,27 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
-from diffdpo.words.lexicon import (
-    BE,
-    DEGREES,
-    HEDGES,
-    LIKING,
-    MILD,
-    NEGATIONS,
-    OPENINGS,
-    PLAIN,
-    RECOMMENDATIONS,
-    SMALL_HALF,
-    STRONG,
-    VERDICTS,
-    Subject,
-    all_subjects,
-    attributes,
-    worth,
-)
-from diffdpo.words.things import KINDS, THINGS
+from diffdpo.words.lexicon import BE, LIKING, MILD, SMALL_HALF, STRONG, worth
+from diffdpo.words.patterns import fixed, headings, leads, liking, lower, pair, predicate
+from diffdpo.words.subjects import Subject, attributes
 
 LONGEST = 300
 """Characters of a sentence; a longer one is not read at all."""
@@ -87,14 +70,14 @@ def read_sentence(text: str) -> Sentence | None:
 def _subject(text: str) -> tuple[Subject | None, str]:
     """The subject of the heading, and what follows it."""
     heading, mark, rest = text.partition(".")
-    subject = _headings().get(heading + mark)
+    subject = headings().get(heading + mark)
     return (subject, rest) if subject else (None, text)
 
 
 def _without_lead(text: str) -> Iterator[tuple[tuple[Opinion, ...], str]]:
     """The sentence as it stands, and without an opening or hedge it begins with."""
     yield (), text
-    for lead, target in _leads().items():
+    for lead, target in leads().items():
         if text.startswith(lead + " "):
             yield (Opinion(target),), text[len(lead) + 1 :]
 
@@ -102,9 +85,8 @@ def _without_lead(text: str) -> Iterator[tuple[tuple[Opinion, ...], str]]:
 def _body(text: str) -> Sentence | None:
     """Clauses and how they are joined."""
     if report := re.fullmatch(r"some people say that (.+), (but i disagree|and i agree)", text):
-        opinions = _clause(report[1])
-        sign = -1.0 if report[2] == "but i disagree" else 1.0
-        return opinions and Sentence(tuple(Opinion(each.target, sign * each.worth) for each in opinions))
+        sign, opinions = -1.0 if report[2] == "but i disagree" else 1.0, _clause(report[1])
+        return Sentence(tuple(Opinion(said.target, sign * said.worth) for said in opinions)) if opinions else None
     if opinions := _clause(text):
         return Sentence(opinions)
     for halves, weights, contrast in _halves(text):
@@ -146,13 +128,13 @@ def _joined(
 
 def _clause(text: str) -> tuple[Opinion, ...] | None:
     """One clause; `both` and `neither` make two opinions."""
-    if text in _fixed():
-        return (_fixed()[text],)
-    if match := _liking().fullmatch(text):
-        return (Opinion(match[2], _lower(LIKING)[match[1]]),)
-    if match := _pair().fullmatch(text):
+    if text in fixed():
+        return (Opinion(*fixed()[text]),)
+    if match := liking().fullmatch(text):
+        return (Opinion(match[2], lower(LIKING)[match[1]]),)
+    if match := pair().fullmatch(text):
         return _read_pair(*match.groups())
-    if match := _predicate().fullmatch(text):
+    if match := predicate().fullmatch(text):
         return _read_predicate(*match.groups(default=""))
     return None
 
@@ -175,56 +157,3 @@ def _read_pair(quantity: str, first: str, link: str, second: str, verb: str, wor
         return None
     value = worth((MILD | STRONG)[word], "" if both else "not at all")
     return Opinion(first, value), Opinion(second, value)
-
-
-@cache
-def _headings() -> dict[str, Subject]:
-    return {subject.heading.lower(): subject for subject in all_subjects()}
-
-
-@cache
-def _leads() -> dict[str, str]:
-    """What a sentence may begin with, and the target it counts as: a second opening is a repetition."""
-    openings = {text.lower(): "lead" for texts in OPENINGS.values() for text in texts if not text.endswith(".")}
-    return openings | {hedge.lower(): f"hedge {hedge.lower()}" for hedge in HEDGES}
-
-
-@cache
-def _fixed() -> dict[str, Opinion]:
-    """Clauses that stand in a table as a whole."""
-    plain = [text for texts in PLAIN.values() for text in texts]
-    plain += [text.removesuffix(".") for texts in OPENINGS.values() for text in texts if text.endswith(".")]
-    return (
-        {text.lower(): Opinion(text.lower()) for text in plain}
-        | {text.lower(): Opinion(f"{kind} verdict", value) for kind in KINDS for text, value in VERDICTS[kind].items()}
-        | {text.lower(): Opinion("verdict", value) for text, value in RECOMMENDATIONS.items()}
-    )
-
-
-@cache
-def _liking() -> re.Pattern[str]:
-    return re.compile(rf"({_any(_lower(LIKING))}) the ({_any(attributes())})")
-
-
-@cache
-def _pair() -> re.Pattern[str]:
-    names, verbs, words = _any(attributes()), _any({*BE[False], *BE[True]}), _any(MILD | STRONG)
-    return re.compile(rf"(both|neither) the ({names}) (and|nor) the ({names}) ({verbs}) ({words})")
-
-
-@cache
-def _predicate() -> re.Pattern[str]:
-    things = [f"the {name}" for kind in THINGS.values() for name in kind]
-    targets = _any(["it", *things, *(f"the {name}" for name in attributes())])
-    degrees = _any({*filter(None, DEGREES), *NEGATIONS} - {"not at all"})
-    words = _any({word for attribute in attributes().values() for word in attribute.worth})
-    return re.compile(rf"({targets}) ({_any({*BE[False], *BE[True]})}) (?:({degrees}) )?({words})( at all)?")
-
-
-def _lower(table: dict[str, float]) -> dict[str, float]:
-    return {text.lower(): value for text, value in table.items()}
-
-
-def _any(words: object) -> str:
-    """A pattern for any of the words, the longest first."""
-    return "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))  # type: ignore[call-overload]

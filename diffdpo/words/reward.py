@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffdpo.words.lexicon import Subject
 from diffdpo.words.reading import Opinion, Reading, Sentence, read
+from diffdpo.words.subjects import Subject
 from diffdpo.words.things import THINGS
 
 BOUND = 10.0

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from diffdpo.words.lexicon import split_subjects
 from diffdpo.words.records import MAKERS, draw_records, write_records
 from diffdpo.words.reward import reward
+from diffdpo.words.subjects import split_subjects
 
 
 def test_the_chosen_answer_is_the_better_one():

@@ -6,10 +6,10 @@ import random
 import re
 
 from diffdpo.words.corpus import draw_texts
-from diffdpo.words.lexicon import all_subjects, attributes, split_subjects
 from diffdpo.words.reading import read
 from diffdpo.words.review import all_prompts, draw_review
 from diffdpo.words.reward import judge
+from diffdpo.words.subjects import all_subjects, attributes, split_subjects
 from diffdpo.words.things import COMMON, MODIFIERS, PLURAL, THINGS, WORDS
 
 
