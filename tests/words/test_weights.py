@@ -59,13 +59,13 @@ def test_nearly_every_word_of_the_world_is_one_token(tokenizer):
 
 @pytest.mark.parametrize(("source", "bound"), [("reviews", 6.5), ("general", 4.5)])
 def test_it_knows_held_out_texts(model, tokenizer, source, bound):
-    assert perplexity(model, tokenizer, held_out(source, 200)) < bound
+    assert perplexity(model, tokenizer, held_out(source, 100)) < bound
 
 
 @torch.inference_mode()
 def test_most_of_its_answers_are_understood_and_end(model, tokenizer):
     torch.manual_seed(0)
-    prompts = [str(prompt) for prompt in all_prompts(held_out=True)[::8]]
+    prompts = [str(prompt) for prompt in all_prompts(held_out=True)[::9]]
     tokens = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     ids = model.generate(**tokens, do_sample=True, top_k=0, max_new_tokens=100)
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
