@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=320, metavar="N", help="held-out captions (default: 320)")
     parser.add_argument("--candidates", type=int, default=6, metavar="K", help="pictures per caption (default: 6)")
     parser.add_argument("--scenes", type=int, default=300, metavar="N", help="scenes per kind of damage (default: 300)")
-    parser.add_argument("--prompts", type=int, default=200, metavar="N", help="held-out prompts (default: 200)")
+    parser.add_argument("--prompts", type=int, default=64, metavar="N", help="held-out prompts (default: 64)")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS, help="measure just these")
     args = parser.parse_args()
     measures: list[Iterator[str]] = []

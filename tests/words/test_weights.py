@@ -57,19 +57,19 @@ def test_nearly_every_word_of_the_world_is_one_token(tokenizer):
         assert sum(len(tokenizer(text).input_ids) for text in texts) < 1.2 * words
 
 
-@pytest.mark.parametrize(("source", "bound"), [("reviews", 6.5), ("general", 4.5)])
+@pytest.mark.parametrize(("source", "bound"), [("reviews", 3.6), ("general", 2.2)])
 def test_it_knows_held_out_texts(model, tokenizer, source, bound):
     assert perplexity(model, tokenizer, held_out(source, 100)) < bound
 
 
 @torch.inference_mode()
-def test_most_of_its_answers_are_understood_and_end(model, tokenizer):
+def test_its_answers_end_and_many_are_wholly_understood(model, tokenizer):
     torch.manual_seed(0)
     prompts = [str(prompt) for prompt in all_prompts(held_out=True)[::9]]
     tokens = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     ids = model.generate(**tokens, do_sample=True, top_k=0, max_new_tokens=100)
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    assert sum(read(text).understood for text in texts) > 0.5 * len(texts)
+    assert sum(read(text).understood for text in texts) > 0.3 * len(texts)
     assert (ids == tokenizer.eos_token_id).any(dim=1).float().mean() > 0.9
 
 

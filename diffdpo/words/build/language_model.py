@@ -20,7 +20,7 @@ from diffdpo.words.build.tokenizer import LONGEST, new_tokenizer
 from diffdpo.words.corpus import draw_text, draw_texts
 
 SEEDS = {"words_lm": 0}
-STEPS = {"words_lm": 1500}
+STEPS = {"words_lm": 600}
 
 BATCH = 64
 POOL = 4
@@ -88,7 +88,7 @@ def train_language_model(
     def evaluate() -> dict[str, float]:
         return {source: perplexity(model, tokenizer, held_out(source, 200)) for source in ("reviews", "general")}
 
-    schedule = Schedule(steps, learning_rate=3e-3, warmup=100, weight_decay=0.05, ema=0.99, save_every=save_every)
+    schedule = Schedule(steps, learning_rate=3e-3, warmup=60, weight_decay=0.05, ema=0.99, save_every=save_every)
     fit("words_lm", model, loss_at, schedule, work, evaluate)
     return model
 
