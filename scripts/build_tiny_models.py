@@ -1,6 +1,6 @@
-"""Build the tiny models that ship with the package. See docs/micro_world.md.
+"""Build the tiny models that ship with the package. See docs/micro_world.md and docs/text_world.md.
 
-    python scripts/build_tiny_models.py --out diffdpo/shapes/weights --work runs/build
+    python scripts/build_tiny_models.py --work runs/build
 
 It can be stopped and started again at any time. Add --only to build some of them.
 """
@@ -12,14 +12,25 @@ from pathlib import Path
 
 
 def main() -> None:
-    from diffdpo.shapes.build.everything import STEPS, build_all
+    from diffdpo.shapes.build.everything import STEPS as SHAPES
+    from diffdpo.shapes.build.everything import build_all
+    from diffdpo.shapes.weights import FOLDER as SHAPES_FOLDER
+    from diffdpo.words.build.language_model import STEPS as WORDS
+    from diffdpo.words.build.language_model import build_words_lm
+    from diffdpo.words.weights import FOLDER as WORDS_FOLDER
 
+    names = [*SHAPES, *WORDS]
     parser = argparse.ArgumentParser(description="Train the tiny models that ship with diffdpo.")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the models go")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the models go (default: to where the package has its own)"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/build"), metavar="DIR", help="resumable state")
-    parser.add_argument("--only", nargs="+", choices=list(STEPS), default=list(STEPS), help="build just these")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="build just these")
     args = parser.parse_args()
-    build_all(args.out, args.work, tuple(args.only))
+    if shapes := tuple(name for name in args.only if name in SHAPES):
+        build_all(args.out or SHAPES_FOLDER, args.work, shapes)
+    if set(args.only) & set(WORDS):
+        build_words_lm(args.out or WORDS_FOLDER, args.work)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Measure the tiny models that ship with the package: the figures of docs/micro_world.md.
+"""Measure the tiny models that ship with the package: the figures of docs/micro_world.md and docs/text_world.md.
 
     python scripts/measure_tiny_models.py
 
-Some minutes on a CPU; --captions takes fewer pictures.
+Some minutes on a CPU; --captions takes fewer pictures, --worlds only one of the worlds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 BATCH = 48
 JUDGES = ("shapes-pickscore", "shapes-hpsv2")
 SEED = 4_000_000
+WORLDS = ("shapes", "words")
 
 
 def main() -> None:
@@ -26,8 +28,15 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=320, metavar="N", help="held-out captions (default: 320)")
     parser.add_argument("--candidates", type=int, default=6, metavar="K", help="pictures per caption (default: 6)")
     parser.add_argument("--scenes", type=int, default=300, metavar="N", help="scenes per kind of damage (default: 300)")
+    parser.add_argument("--prompts", type=int, default=64, metavar="N", help="held-out prompts (default: 64)")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS, help="measure just these")
     args = parser.parse_args()
-    for line in (*autoencoder(), *judges(args.scenes), *generator(args.captions, args.candidates)):
+    measures: list[Iterator[str]] = []
+    if "shapes" in args.worlds:
+        measures += [autoencoder(), judges(args.scenes), generator(args.captions, args.candidates)]
+    if "words" in args.worlds:
+        measures += [language_model(args.prompts, answers=16)]
+    for line in itertools.chain(*measures):
         print(line, flush=True)
 
 
@@ -80,6 +89,48 @@ def generator(n_captions: int, n_candidates: int) -> Iterator[str]:
     for name in JUDGES:
         picks = scorers.load(name).score(captions, images).numpy().reshape(-1, n_candidates).argmax(axis=1)
         yield f"the pick of {name}: {exact[np.arange(len(exact)), picks].mean():.1%}"
+
+
+def language_model(n_prompts: int, answers: int) -> Iterator[str]:
+    """Perplexities, and what the model's own answers to held-out prompts are worth."""
+    import random
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from diffdpo.words.build.language_model import held_out, perplexity
+    from diffdpo.words.reading import read
+    from diffdpo.words.review import all_prompts
+    from diffdpo.words.reward import reward
+    from diffdpo.words.weights import LANGUAGE_MODEL
+
+    model, tokenizer = (kind.from_pretrained(LANGUAGE_MODEL) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    for source in ("general", "reviews"):
+        yield f"held-out perplexity, {source}: {perplexity(model.eval(), tokenizer, held_out(source)):.2f}"
+    prompts = random.Random(SEED).sample([str(prompt) for prompt in all_prompts(held_out=True)], n_prompts)
+    texts, ended = sample_texts(model, tokenizer, [prompt for prompt in prompts for _ in range(answers)])
+    values = np.array([reward(text) for text in texts]).reshape(n_prompts, answers)
+    yield f"{n_prompts} held-out prompts, {answers} answers each, temperature 1"
+    yield f"ended: {ended:.1%}; wholly understood: {np.mean([read(text).understood for text in texts]):.1%}"
+    within = np.sqrt(values.var(axis=1).mean())
+    yield f"reward: mean {values.mean():.2f}, standard deviation {values.std():.2f}, within a prompt {within:.2f}"
+    for n in (4, 16):
+        yield f"the best of {n}: {values.reshape(-1, n).max(axis=1).mean():.2f}"
+    for text in texts[: 20 * answers : answers]:
+        yield f"{reward(text):6.2f}  {text}"
+
+
+def sample_texts(model: Any, tokenizer: Any, prompts: Sequence[str]) -> tuple[list[str], float]:
+    """Prompts with an answer drawn from the model, and the share of answers that came to an end."""
+    import torch
+
+    torch.manual_seed(SEED)
+    texts, ended = [], 0
+    for start in range(0, len(prompts), 4 * BATCH):
+        part = tokenizer(prompts[start : start + 4 * BATCH], return_tensors="pt", padding=True, padding_side="left")
+        ids = model.generate(**part, do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=112)
+        texts += tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ended += (ids == tokenizer.eos_token_id).any(dim=1).sum().item()
+    return texts, ended / len(prompts)
 
 
 def draw(captions: Sequence[str], steps: int, guidance: float) -> list[Image]:

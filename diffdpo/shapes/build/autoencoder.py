@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
-from diffdpo.shapes.build.fit import Schedule, fit, silence_residual_branches
+from diffdpo.fit import Schedule, fit, silence_residual_branches
 from diffdpo.shapes.build.pictures import careful_or_sloppy, draw_scene, to_tensor
 from diffdpo.shapes.checker import check
 from diffdpo.shapes.render import render

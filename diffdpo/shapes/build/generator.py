@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from diffdpo.fit import Schedule, fit, silence_residual_branches
 from diffdpo.shapes.build.autoencoder import LATENT_CHANNELS
 from diffdpo.shapes.build.captions import tokenize
-from diffdpo.shapes.build.fit import Schedule, fit, silence_residual_branches
 from diffdpo.shapes.build.pictures import careful_or_sloppy, draw_scene, to_tensor
 from diffdpo.shapes.build.text_encoder import WIDTH
 from diffdpo.shapes.build.tokenizer import new_tokenizer

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor
 
+from diffdpo.fit import Schedule, fit
 from diffdpo.shapes.build.captions import confusable, tokenize
-from diffdpo.shapes.build.fit import Schedule, fit
 from diffdpo.shapes.build.pictures import draw_scene
 from diffdpo.shapes.build.tokenizer import MAX_LENGTH, new_tokenizer
 from diffdpo.shapes.damage import ALL, damage, wrong_relation, wrong_shape

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
+from diffdpo.fit import Schedule, fit
 from diffdpo.shapes.build.captions import confusable, tokenize
-from diffdpo.shapes.build.fit import Schedule, fit
 from diffdpo.shapes.build.judges import VISION, normalised
 from diffdpo.shapes.build.pictures import draw_scene
 from diffdpo.shapes.build.tokenizer import MAX_LENGTH, new_tokenizer

@@ -1,4 +1,7 @@
-"""One small, resumable training loop for everything that is built here: Adam, warm-up, cosine decay, weight EMA."""
+"""The small, resumable loop with which the tiny models that ship were built: Adam, warm-up, cosine decay, weight EMA.
+
+Runs of users have `training/loop.py`.
+"""
 
 from __future__ import annotations
 
