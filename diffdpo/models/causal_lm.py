@@ -15,7 +15,14 @@ from diffdpo.models.dropout import add_residual_dropout
 from diffdpo.models.lora import adapter_off, add_lora, save_text_lora
 from diffdpo.models.output_head import Scale, chunked_logps
 from diffdpo.models.protocol import weights_of
-from diffdpo.models.text_loading import context_length, hidden_states, load_network, load_tokenizer, quiet
+from diffdpo.models.text_loading import (
+    checkpoint_activations,
+    context_length,
+    hidden_states,
+    load_network,
+    load_tokenizer,
+    quiet,
+)
 
 TokenLogps = Callable[[Tensor, Tensor, Tensor], Tensor]
 """ids, mask, completion, each [B, L] -> log-probabilities [B, L]: a `LogProbs`, a wrapped one or a reference."""
@@ -120,7 +127,7 @@ class CausalLM:
         return context_length(self.lm.config)
 
     def enable_gradient_checkpointing(self) -> None:
-        self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(self.lm)
         self.network.train()  # transformers checkpoints in training mode alone, and there is no dropout unless asked
 
     def reference(self) -> TokenLogps:

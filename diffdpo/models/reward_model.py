@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from diffdpo.errors import UserError
 from diffdpo.models.lora import add_lora, merged_state
 from diffdpo.models.protocol import weights_of
-from diffdpo.models.text_loading import context_length, hidden_states, load_network, load_tokenizer, quiet
+from diffdpo.models.text_loading import (
+    checkpoint_activations,
+    context_length,
+    hidden_states,
+    load_network,
+    load_tokenizer,
+    quiet,
+)
 
 HEAD = "reward_head.safetensors"
 """Beside the backbone's files: `weight` [1, d] and `bias` [1]."""
@@ -84,7 +91,7 @@ class RewardModel:
         return context_length(self.network.backbone.config)
 
     def enable_gradient_checkpointing(self) -> None:
-        self.network.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(self.network.backbone)
         self.network.train()
 
     def shift(self, by: float) -> None:

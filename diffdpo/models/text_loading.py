@@ -110,6 +110,15 @@ def hidden_states(backbone: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     return states
 
 
+def checkpoint_activations(network: Any) -> None:
+    """Make activations again in the backward pass instead of keeping them. Works in training mode only."""
+    options = {"use_reentrant": False}
+    if hasattr(network, "activation_checkpointing_enable"):  # its name since some transformers 5
+        network.activation_checkpointing_enable(options)
+    else:
+        network.gradient_checkpointing_enable(options)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within, transformers neither warns nor draws bars of its own."""
