@@ -37,6 +37,9 @@ class TextDataConfig:
     """What becomes of longer ones: left out, or the prompt is cut and keeps its end, or its start."""
     end_token: str | None = None
     """The token that ends an answer; None is the tokenizer's own."""
+    packing: bool = False
+    """Answers to one prompt share its computation, and several prompts a row, instead of being padded: the same
+    likelihoods in fewer tokens."""
     held_out_share: float = 0.05
     """Share of the prompts whose examples are kept for the `eval/` figures and never trained on."""
     cache: str | None = None

@@ -22,10 +22,14 @@ from diffdpo.models.text_loading import (
     load_network,
     load_tokenizer,
     quiet,
+    refuse_unpackable,
 )
 
-TokenLogps = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""ids, mask, completion, each [B, L] -> log-probabilities [B, L]: a `LogProbs`, a wrapped one or a reference."""
+TokenLogps = Callable[..., Tensor]
+"""What `LogProbs.forward` is: such a network, a wrapped one or a reference."""
+
+Placed = tuple[Tensor, Tensor, Tensor]
+"""`positions`, `source` and `targets` of a `data.text.packing.PackedBatch`."""
 
 
 class CompletionLogps(NamedTuple):
@@ -36,7 +40,7 @@ class CompletionLogps(NamedTuple):
     counts: Tensor
     """[B], how many those are."""
     tokens: Tensor
-    """[B, L], of each token, 0 outside of the answer."""
+    """[B, L], of each token, 0 outside of the answer; of a packed batch [T], of the answers' tokens alone."""
 
     @property
     def means(self) -> Tensor:
@@ -51,7 +55,15 @@ class LogProbs(nn.Module):
         super().__init__()
         self.lm = lm
 
-    def forward(self, ids: Tensor, mask: Tensor, completion: Tensor, temperature: float = 1.0) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        completion: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        placed: Placed | None = None,
+    ) -> Tensor:
         """log p(token | all before it) where `completion` is True and 0 elsewhere, [B, L] float32.
 
         The output head runs over those places alone.
@@ -59,24 +71,39 @@ class LogProbs(nn.Module):
         Args:
             ids: [B, L] int64. mask, completion: [B, L] bool, see `data.text.batch.TextBatch`.
             temperature: divides the logits.
+            placed: of a packed batch, whose mask is [R, L, L], in place of `completion`; the result is then [T].
         """
-        states = hidden_states(self.lm.base_model, ids, mask)
+        if placed is not None:
+            positions, source, targets = placed
+            states = hidden_states(self.lm.base_model, ids, mask, positions)
+            return self._logps(states.flatten(0, 1)[source], targets, temperature)
+        assert completion is not None, "without places the answers must be marked"
         # The state before a token tells it; the first token has none, and is never part of an answer.
-        wanted, targets = states[:, :-1][completion[:, 1:]], ids[:, 1:][completion[:, 1:]]
-        head = self.lm.get_output_embeddings()
-        if torch.is_autocast_enabled(wanted.device.type):
-            wanted = wanted.to(torch.get_autocast_dtype(wanted.device.type))
-        logps = chunked_logps(wanted, head.weight, head.bias, targets, logit_scale(self.lm.config, temperature))
+        learnt = completion[:, 1:]
+        states = hidden_states(self.lm.base_model, ids, mask)
+        logps = self._logps(states[:, :-1][learnt], ids[:, 1:][learnt], temperature)
         places = torch.zeros_like(completion)
-        places[:, 1:] = completion[:, 1:]
+        places[:, 1:] = learnt
         return logps.new_zeros(ids.shape).masked_scatter(places, logps)
 
+    def _logps(self, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        head = self.lm.get_output_embeddings()
+        if torch.is_autocast_enabled(states.device.type):
+            states = states.to(torch.get_autocast_dtype(states.device.type))
+        return chunked_logps(states, head.weight, head.bias, targets, logit_scale(self.lm.config, temperature))
 
-def completion_logps(network: TokenLogps, batch: tuple[Tensor, Tensor, Tensor]) -> CompletionLogps:
-    """The log-probability of every answer of a `TextBatch`, which no padding and no other sequence moves."""
-    ids, mask, completion = batch
-    tokens = network(ids, mask, completion)
-    return CompletionLogps(tokens.sum(1), completion[:, 1:].sum(1), tokens)
+
+def completion_logps(network: TokenLogps, batch: tuple[Tensor, ...]) -> CompletionLogps:
+    """The log-probability of every answer of a `TextBatch` or a `PackedBatch`, which no padding and no other sequence
+    moves."""
+    if len(batch) == 3:
+        ids, mask, completion = batch
+        tokens = network(ids, mask, completion)
+        return CompletionLogps(tokens.sum(1), completion[:, 1:].sum(1), tokens)
+    ids, mask, *placed, owner, last = batch
+    tokens = network(ids, mask, placed=placed)
+    sums = tokens.new_zeros(len(last)).index_add(0, owner, tokens)
+    return CompletionLogps(sums, torch.bincount(owner, minlength=len(last)), tokens)
 
 
 class CausalLM:
@@ -130,6 +157,10 @@ class CausalLM:
         checkpoint_activations(self.lm)
         self.network.train()  # transformers checkpoints in training mode alone, and there is no dropout unless asked
 
+    def refuse_unpackable(self) -> None:
+        """Raise UserError if the network cannot take a `PackedBatch`."""
+        refuse_unpackable(self.path, self.lm.base_model)
+
     def reference(self) -> TokenLogps:
         """The model as it was before training: the LoRA switched off, or a frozen copy. Call it before training."""
         if self.lora_rank:
@@ -153,9 +184,9 @@ class CausalLM:
         return folder
 
     @torch.no_grad()
-    def _with_adapter_off(self, ids: Tensor, mask: Tensor, completion: Tensor) -> Tensor:
+    def _with_adapter_off(self, *inputs: Tensor, **options: Any) -> Tensor:
         with adapter_off(self.lm):
-            logps: Tensor = self.network(ids, mask, completion)
+            logps: Tensor = self.network(*inputs, **options)
         return logps
 
 

@@ -52,7 +52,7 @@ class _ChunkedLogps(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             parts = [
                 _logps(some, weight, bias, wanted, scale)
-                for some, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+                for some, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
             ]
         return torch.cat(parts)
 

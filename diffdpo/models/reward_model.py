@@ -20,6 +20,7 @@ from diffdpo.models.text_loading import (
     load_network,
     load_tokenizer,
     quiet,
+    refuse_unpackable,
 )
 
 HEAD = "reward_head.safetensors"
@@ -39,8 +40,15 @@ class RewardNetwork(nn.Module):
         # No loss of differences moves it: it is set once, after training.
         self.register_buffer("bias", torch.zeros(1))
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The score of each sequence, read at its last real token: [B, L], [B, L] bool -> [B] float32."""
+    def forward(self, ids: Tensor, mask: Tensor, placed: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """The score of each sequence, read at its last real token: [B, L], [B, L] bool -> [B] float32.
+
+        Args:
+            placed: `positions` and `last` of a `PackedBatch`, whose mask is [R, L, L]; the result is then [N].
+        """
+        if placed is not None:
+            positions, places = placed
+            return self._score(hidden_states(self.backbone, ids, mask, positions).flatten(0, 1)[places])
         last = torch.arange(ids.shape[1], device=ids.device).mul(mask).amax(1)
         rows = torch.arange(len(ids), device=ids.device)
         return self._score(hidden_states(self.backbone, ids, mask)[rows, last])
@@ -93,6 +101,10 @@ class RewardModel:
     def enable_gradient_checkpointing(self) -> None:
         checkpoint_activations(self.network.backbone)
         self.network.train()
+
+    def refuse_unpackable(self) -> None:
+        """Raise UserError if the network cannot take a `PackedBatch`."""
+        refuse_unpackable(self.path, self.network.backbone)
 
     def shift(self, by: float) -> None:
         """Move the zero of the scale: every score from now on is `by` higher."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffdpo.errors import UserError
 from diffdpo.models.dropout import no_dropout
@@ -97,17 +97,54 @@ def context_length(config: Any) -> int | None:
     return next((int(getattr(config, name)) for name in names if getattr(config, name, None)), None)
 
 
-def hidden_states(backbone: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+def hidden_states(backbone: Any, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
     """The last hidden state of every token, [B, L, d]; whatever side the padding is on.
 
     Args:
-        ids: [B, L] int64. mask: [B, L] bool.
+        ids: [B, L] int64.
+        mask: [B, L] bool, True on real tokens; or [B, L, L] bool, whether place i sees place j.
+        positions: [B, L] int64; None is counted from the mask, and goes with [B, L] alone.
     """
-    inputs = {"input_ids": ids, "attention_mask": mask.long()}
+    inputs = {"input_ids": ids, "attention_mask": mask.long() if mask.ndim == 2 else _every_pair(backbone, mask)}
     if "position_ids" in inspect.signature(backbone.forward).parameters:
-        inputs["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)
+        inputs["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0) if positions is None else positions
     states: Tensor = backbone(**inputs).last_hidden_state
     return states
+
+
+def _every_pair(backbone: Any, mask: Tensor) -> Tensor:
+    """A mask of pairs of places as attention takes it: yes and no, or where that is not known what is added."""
+    if backbone.config._attn_implementation == "sdpa":
+        return mask[:, None]
+    added = torch.zeros(mask.shape, dtype=backbone.dtype, device=mask.device)
+    return added.masked_fill(~mask, torch.finfo(backbone.dtype).min)[:, None]
+
+
+@torch.no_grad()
+def refuse_unpackable(path: str, backbone: Any) -> None:
+    """Raise UserError if the network does not keep packed sequences apart: their likelihoods would silently be others.
+
+    Two sequences of one prompt in one row must have the states that they have alone.
+    """
+    config, device = backbone.config.get_text_config(), backbone.device
+    # A window is too long to show in six tokens.
+    kinds = getattr(config, "layer_types", None)
+    windows = "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None)
+    ids = torch.tensor([3, 4, 5, 6, 7, 8], device=device) % config.vocab_size
+    first, second = ids[:4], torch.cat([ids[:2], ids[4:]])
+    mask = torch.ones(6, 6, dtype=torch.bool, device=device).tril()
+    mask[4:, 2:4] = False
+    positions = torch.tensor([[0, 1, 2, 3, 2, 3]], device=device)
+    try:
+        packed = hidden_states(backbone, ids[None], mask[None], positions)[0]
+        alone = [hidden_states(backbone, some[None], torch.ones_like(some[None]).bool())[0] for some in (first, second)]
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise UserError(
+            f"data.packing: {path} cannot take packed sequences ({_short(error)}); set it to false"
+        ) from None
+    expected = torch.cat([alone[0], alone[1][2:]])
+    if windows or not torch.allclose(packed, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        raise UserError(f"data.packing: {path} does not keep packed sequences apart; set it to false")
 
 
 def checkpoint_activations(network: Any) -> None:

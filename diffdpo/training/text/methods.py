@@ -40,7 +40,9 @@ def open_model(config: TextConfig, device: torch.device) -> TextModel:
 def make_recipe(config: TextConfig, model: TextModel, prepared: Prepared, device: torch.device) -> TextRecipe:
     """The recipe of `config.method`. A cached reference is put in later, see `runner`."""
     data = (prepared.examples, prepared.train_rows, prepared.held_out_rows)
-    shared: dict[str, Any] = {"filler": prepared.encoder.pad, "device": device}
+    shared: dict[str, Any] = {"filler": prepared.encoder.pad, "device": device, "packed": config.data.packing}
+    if config.data.packing:
+        model.refuse_unpackable()
     if isinstance(model, RewardModel):
         return RewardTraining(model, *data, **shared)
     data_of_network = (model.network, *data)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffdpo.data.text.batch import TextBatch, pad
 from diffdpo.data.text.examples import Example
+from diffdpo.data.text.packing import PackedBatch, pack
 
 HELD_OUT_BATCH = 16
 """Examples looked at together."""
@@ -25,6 +26,7 @@ class TextRecipe(ABC):
         examples: all of them.
         train_rows, held_out_rows: which are trained on and which are only looked at.
         filler: id that fills up a batch.
+        packed: answers to one prompt share it, and prompts share a row, instead of being padded.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class TextRecipe(ABC):
         held_out_rows: Sequence[int],
         *,
         filler: int,
+        packed: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
         self.network = network
@@ -42,7 +45,7 @@ class TextRecipe(ABC):
         self.train_rows = list(train_rows)
         # Those of one length together, which leaves little to fill up.
         self.held_out_rows = sorted(held_out_rows, key=lambda row: max(len(a.ids) for a in examples[row].answers))
-        self.filler = filler
+        self.filler, self.packed = filler, packed
         self.device = torch.device(device)
         self._step: Places = ()
 
@@ -64,10 +67,13 @@ class TextRecipe(ABC):
         """Rows of the whole step that `examples` are part of; of a recipe that is told none, these alone."""
         return [self.train_rows[index] for index, _ in self._step or examples]
 
-    def batch(self, rows: Sequence[int]) -> TextBatch:
-        """All answers of some examples: the first of each, then the second of each, and so on; [A * B, L]."""
-        answers = zip(*(self.examples[row].answers for row in rows), strict=True)
-        return pad([answer for place in answers for answer in place], self.filler).to(self.device)
+    def batch(self, rows: Sequence[int]) -> TextBatch | PackedBatch:
+        """All answers of some examples: the first of each, then the second of each, and so on; A * B."""
+        answers = [answer for place in zip(*(self.examples[r].answers for r in rows), strict=True) for answer in place]
+        if self.packed:
+            groups = [range(first, len(answers), len(rows)) for first in range(len(rows))]
+            return pack(answers, groups, self.filler).to(self.device)
+        return pad(answers, self.filler).to(self.device)
 
     def held_out_parts(self) -> list[list[int]]:
         rows = self.held_out_rows

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diffdpo.data.text.batch import TextBatch
+from diffdpo.data.text.packing import PackedBatch
 from diffdpo.errors import UserError
 from diffdpo.locks import alone
 from diffdpo.models.causal_lm import TokenLogps, completion_logps
@@ -28,7 +29,7 @@ ROWS_PER_SHARD = 1024
 class Reference(Protocol):
     """Sums of the reference's log-probabilities."""
 
-    def sums(self, rows: Sequence[int], batch: TextBatch) -> Tensor:
+    def sums(self, rows: Sequence[int], batch: TextBatch | PackedBatch) -> Tensor:
         """Of the answers of examples `rows`, which `batch` holds in `TextRecipe.batch`'s order; [A * B] float32."""
         ...
 
@@ -40,7 +41,7 @@ class LiveReference:
         self._network = network
 
     @torch.no_grad()
-    def sums(self, rows: Sequence[int], batch: TextBatch) -> Tensor:
+    def sums(self, rows: Sequence[int], batch: TextBatch | PackedBatch) -> Tensor:
         return completion_logps(self._network, batch).sums
 
 
@@ -50,7 +51,7 @@ class CachedReference:
     def __init__(self, table: Tensor) -> None:
         self._table = table
 
-    def sums(self, rows: Sequence[int], batch: TextBatch) -> Tensor:
+    def sums(self, rows: Sequence[int], batch: TextBatch | PackedBatch) -> Tensor:
         return self._table[torch.tensor(rows)].T.flatten().to(batch.ids.device)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffdpo.data.text.batch import TextBatch
+from diffdpo.data.text.packing import PackedBatch
 from diffdpo.models.causal_lm import completion_logps
 from diffdpo.training.text.recipe import TextRecipe
 from diffdpo.training.text.reference import Reference
@@ -32,13 +33,13 @@ class ReferencedTextRecipe(TextRecipe):
         sums = completion_logps(self.network, self.batch(rows)).sums
         return sums.reshape(-1, len(rows)).T
 
-    def reference_sums(self, rows: Sequence[int], batch: TextBatch) -> Tensor:
+    def reference_sums(self, rows: Sequence[int], batch: TextBatch | PackedBatch) -> Tensor:
         """log pi_ref of the batch's answers, [A * B]; 0 where there is no reference."""
         if self.reference is None:
-            return torch.zeros(len(batch.ids), device=self.device)
+            return torch.zeros(sum(len(self.examples[row].answers) for row in rows), device=self.device)
         return self.reference.sums(rows, batch)
 
-    def held_out_reference_sums(self, number: int, rows: Sequence[int], batch: TextBatch) -> Tensor:
+    def held_out_reference_sums(self, number: int, rows: Sequence[int], batch: TextBatch | PackedBatch) -> Tensor:
         """The same of the held-out part of that number, asked for once."""
         if number not in self._held_out_sums:
             self._held_out_sums[number] = self.reference_sums(rows, batch)

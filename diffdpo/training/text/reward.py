@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffdpo.data.text.batch import TextBatch, pad
+from diffdpo.data.text.packing import PackedBatch, pack
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.losses import ranking_loss
 from diffdpo.models.reward_model import RewardModel
@@ -22,18 +24,19 @@ class RankedBatch:
     """The answers to B prompts, up to K of each.
 
     Attributes:
-        flat: the answers of the first prompt, of the second, ...; [M, L].
+        flat: the answers of the first prompt, of the second, ...
         mask: [B, K] bool, True where there is an answer.
         ranks: [B, K] int64, 1 is best.
     """
 
-    flat: TextBatch
+    flat: TextBatch | PackedBatch
     mask: Tensor
     ranks: Tensor
 
     def scores(self, network: nn.Module) -> Tensor:
         """[B, K] float32, 0 where there is no answer."""
-        flat: Tensor = network(self.flat.ids, self.flat.mask)
+        placed = (self.flat.positions, self.flat.last) if isinstance(self.flat, PackedBatch) else None
+        flat: Tensor = network(self.flat.ids, self.flat.mask, placed)
         return flat.new_zeros(self.mask.shape).masked_scatter(self.mask, flat)
 
     def margins(self, scores: Tensor) -> Tensor:
@@ -96,7 +99,13 @@ class RewardTraining(TextRecipe):
         for place, example in enumerate(found):
             ranks[place, : len(example.ranks)] = torch.tensor(example.ranks)
         return RankedBatch(
-            pad([answer for example in found for answer in example.answers], self.filler).to(self.device),
+            self._flat([answer for example in found for answer in example.answers], counts.tolist()).to(self.device),
             (torch.arange(ranks.shape[1]) < counts[:, None]).to(self.device),
             ranks.to(self.device),
         )
+
+    def _flat(self, answers: Sequence[Tokens], counts: Sequence[int]) -> TextBatch | PackedBatch:
+        if not self.packed:
+            return pad(answers, self.filler)
+        ends = list(accumulate(counts))
+        return pack(answers, [range(end - n, end) for end, n in zip(ends, counts, strict=True)], self.filler)

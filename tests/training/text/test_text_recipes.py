@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,3 +249,49 @@ def test_the_config_refuses_what_has_no_meaning():
     ):
         with pytest.raises(UserError, match=message):
             dataclasses.replace(TextDpoLossConfig(0.1), **bad)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def either(request, tmp_path_factory) -> Path:
+    return language_model(tmp_path_factory.mktemp("lm") / request.param, request.param)
+
+
+def gradients(recipe: Any, places: list[tuple[int, int]]) -> tuple[float, list[torch.Tensor]]:
+    recipe.network.zero_grad()
+    loss, _ = recipe.loss(recipe.network, places)
+    loss.backward()
+    return loss.item(), [parameter.grad.clone() for parameter in recipe.network.parameters()]
+
+
+def test_packing_changes_no_loss_and_no_gradient(either):
+    """Pairs, single answers and rankings; prompts of several lengths, shared and side by side in a row."""
+    records = [pair(str(n), "so " * n + "on", " yes" * (1 + n % 3), " no" * (1 + n % 4)) for n in range(8)]
+    lm, reward = CausalLM(str(either)), RewardModel(str(either))
+    lm.refuse_unpackable()
+    reward.refuse_unpackable()
+    pairs_, ranked = encoded(lm, records, "pairs"), encoded(reward, RANKED, "rankings")
+    single = encoded(lm, records, "demonstrations")
+    config = TextDpoLossConfig(0.1, reference_free=True)
+    kinds: list[tuple[Callable[..., Any], int]] = [
+        (partial(TextSft, lm.network, single, range(8), range(8), filler=0), 8),
+        (partial(RewardTraining, reward, ranked, range(6), range(6), filler=0), 6),
+        (partial(TextDpo, lm.network, pairs_, range(8), range(8), filler=0, loss=config, reference=None), 8),
+    ]
+    for make, n in kinds:
+        padded, packed = make(packed=False), make(packed=True)
+        (loss, grads), (loss_2, grads_2) = gradients(padded, PLACES[:n]), gradients(packed, PLACES[:n])
+        assert loss_2 == pytest.approx(loss, abs=1e-5)
+        for a, b in zip(grads, grads_2, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+        for key, value in padded.evaluate().items():
+            assert packed.evaluate()[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+
+
+def test_a_network_that_mixes_packed_sequences_is_refused(either, monkeypatch):
+    from diffdpo.errors import UserError
+    from diffdpo.models import text_loading
+
+    model = CausalLM(str(either))
+    monkeypatch.setattr(text_loading, "_every_pair", lambda backbone, mask: torch.ones_like(mask).tril()[:, None])
+    with pytest.raises(UserError, match="does not keep packed sequences apart"):
+        model.refuse_unpackable()
