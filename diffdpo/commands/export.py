@@ -1,4 +1,4 @@
-"""`diffdpo export`: a training run's newest checkpoint as what diffusers, or `scorers.load`, opens."""
+"""`diffdpo export`: a training run's newest checkpoint as what diffusers, transformers or `scorers.load` opens."""
 
 from __future__ import annotations
 
@@ -34,8 +34,12 @@ def show(result: dict[str, Any]) -> None:
 
 def _export(folder: Path, out: Path, *, dry_run: bool = False) -> int:
     """Write the run's weights to `out`. Returns the step that they are from."""
-    from diffdpo.training.folder import method_of
+    from diffdpo.training.folder import method_of, modality_of
 
+    if modality_of(folder) == "text":
+        from diffdpo.training.text.runner import export_newest_text
+
+        return export_newest_text(folder, out, dry_run=dry_run)[1]
     if method_of(folder) == "scorer":
         from diffdpo.commands.train import open_judge
         from diffdpo.training.judge_runner import export_newest_judge

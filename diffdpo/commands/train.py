@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from diffdpo.config import ImageConfig, ScorerConfig
+    from diffdpo.config import ImageConfig, ScorerConfig, TextConfig
     from scorers.trainable import Start, Trainable
 
 HELP = "tune a model on preferences, as a config file says"
@@ -25,20 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from diffdpo.config import ScorerConfig, load_config
+    from diffdpo.config import ScorerConfig, TextConfig, load_config
     from diffdpo.recipes import find_config
 
     config = load_config(find_config(args.config), args.overrides)
     if isinstance(config, ScorerConfig):
         return _run_scorer(config, dry_run=args.dry_run)
+    if isinstance(config, TextConfig):
+        return _run_text(config, dry_run=args.dry_run)
     return _run_images(config, dry_run=args.dry_run)
 
 
 def show(result: dict[str, Any]) -> None:
-    unit = "judgements" if "judgements" in result else "pairs"
+    unit = next(unit for unit in ("judgements", "examples", "pairs") if unit in result)
     what, held_out = f"{result[unit]} {unit}", result[f"held_out_{unit}"]
     if result.get("dry_run"):
         print(f"would train {result['model']} on {what} ({held_out} held out)")
+        if "records" in result:
+            print(f"read: {result['records']}; the longest sequence has {result['longest']} tokens")
         print(f"steps: {result['steps']}, of {result['pairs_per_step']} {unit} each, into {result['output']}")
         if result["memory_gb"] is None:
             print("memory: not counted, the model is not here yet and would be fetched from the hub")
@@ -53,6 +57,8 @@ def show(result: dict[str, Any]) -> None:
     print(f"loss {figures['loss']:.4f}{told}")
     if "eval/accuracy" in figures:
         print(f"held-out accuracy {figures['eval/accuracy']:.1%} on {held_out} {unit}")
+    elif "eval/perplexity" in figures:
+        print(f"held-out perplexity {figures['eval/perplexity']:.4g} on {held_out} {unit}")
     elif not held_out:
         print(f"no {unit} held out, so none to check it on; raise data.held_out_share")
     if "load" in result:
@@ -92,7 +98,7 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
     }
 
 
-def _plan(config: ImageConfig | ScorerConfig) -> dict[str, Any]:
+def _plan(config: ImageConfig | ScorerConfig | TextConfig) -> dict[str, Any]:
     return {
         "dry_run": True,
         "model": config.model.path,
@@ -100,6 +106,40 @@ def _plan(config: ImageConfig | ScorerConfig) -> dict[str, Any]:
         "steps": config.training.steps,
         "optimizer": config.training.optimizer,
         "pairs_per_step": config.training.batch_size * config.training.accumulation,
+    }
+
+
+def _run_text(config: TextConfig, *, dry_run: bool) -> dict[str, Any]:
+    if dry_run:
+        return _plan_text(config)
+    from diffdpo.training.text.runner import run_text
+
+    return {"output": config.output, **run_text(config)}
+
+
+def _plan_text(config: TextConfig) -> dict[str, Any]:
+    from diffdpo.data.text.readers import open_text
+    from diffdpo.models.memory import language_model_memory_gb
+    from diffdpo.models.text_loading import load_context, load_tokenizer
+    from diffdpo.runs import check_claim
+    from diffdpo.training.text.prepare import prepare
+    from diffdpo.training.text.runner import text_settings
+
+    source = open_text(config.data.path, config.data.split)
+    prepared = prepare(config, source, load_tokenizer(config.model.path), load_context(config.model.path))
+    check_claim(config.output, "train", lambda: text_settings(config, source))
+    return {
+        **_plan(config),
+        "examples": len(prepared.train_rows),
+        "held_out_examples": len(prepared.held_out_rows),
+        "records": prepared.count.told(),
+        "longest": max(len(answer.ids) for example in prepared.examples for answer in example.answers),
+        "memory_gb": language_model_memory_gb(
+            config.model.path,
+            config.lora.rank,
+            ema=config.training.ema is not None,
+            copy=config.model.reference == "copy",
+        ),
     }
 
 

@@ -23,11 +23,26 @@ from diffdpo.config.image import (
 from diffdpo.config.scorer import JudgementsConfig, ScorerConfig, ScorerLossConfig, ScorerModelConfig
 from diffdpo.config.shared import LoraConfig, TrainingConfig
 from diffdpo.config.strict import apply, build, read_yaml
+from diffdpo.config.text import (
+    TEXT_METHODS,
+    RewardConfig,
+    RewardLossConfig,
+    TextConfig,
+    TextDataConfig,
+    TextDpoConfig,
+    TextDpoLossConfig,
+    TextKtoConfig,
+    TextKtoLossConfig,
+    TextModelConfig,
+    TextSftConfig,
+    TextSftLossConfig,
+)
 from diffdpo.errors import UserError, unknown
 
 __all__ = [
     "IMAGE_METHODS",
     "METHODS",
+    "TEXT_METHODS",
     "Config",
     "DataConfig",
     "DpoConfig",
@@ -41,19 +56,34 @@ __all__ = [
     "MapoConfig",
     "MapoLossConfig",
     "ModelConfig",
+    "RewardConfig",
+    "RewardLossConfig",
     "ScorerConfig",
     "ScorerLossConfig",
     "ScorerModelConfig",
     "SftConfig",
     "SftLossConfig",
+    "TextConfig",
+    "TextDataConfig",
+    "TextDpoConfig",
+    "TextDpoLossConfig",
+    "TextKtoConfig",
+    "TextKtoLossConfig",
+    "TextModelConfig",
+    "TextSftConfig",
+    "TextSftLossConfig",
     "TrainingConfig",
     "build",
     "load_config",
 ]
 
-Config = ImageConfig | ScorerConfig
+Config = ImageConfig | ScorerConfig | TextConfig
 
-METHODS: dict[str, type[ImageConfig] | type[ScorerConfig]] = {**IMAGE_METHODS, "scorer": ScorerConfig}
+METHODS: dict[str, dict[str, type[Config]]] = {
+    "image": {**IMAGE_METHODS, "scorer": ScorerConfig},
+    "text": {**TEXT_METHODS},
+}
+"""By modality."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -65,10 +95,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     settings = read_yaml(Path(path))
     for override in overrides:
         apply(settings, override)
-    method = settings.get("method", "dpo")
-    if not isinstance(method, str) or method not in METHODS:
-        raise unknown("method", str(method), METHODS)
+    modality = settings.get("modality", "image")
+    if not isinstance(modality, str) or modality not in METHODS:
+        raise unknown("modality", str(modality), METHODS)
+    if modality == "image":
+        settings.pop("modality", None)
+    methods, method = METHODS[modality], settings.get("method", "dpo")
+    if not isinstance(method, str) or method not in methods:
+        raise unknown("method", str(method), methods)
     try:
-        return build(METHODS[method], settings)
+        return build(methods[method], settings)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -10,6 +10,7 @@ from diffdpo.losses.mapo import mapo_loss, mapo_score
 from diffdpo.losses.policy import AdaptiveKL, generalized_advantage, policy_loss, shaped_rewards, value_loss
 from diffdpo.losses.preference import KINDS, PreferenceOutput, preference_loss
 from diffdpo.losses.ranking import ranking_loss, soft_label_loss
+from diffdpo.losses.reference_free import orpo_loss, simpo_loss
 
 __all__ = [
     "KINDS",
@@ -24,10 +25,12 @@ __all__ = [
     "log_ratio_from_errors",
     "mapo_loss",
     "mapo_score",
+    "orpo_loss",
     "policy_loss",
     "preference_loss",
     "ranking_loss",
     "shaped_rewards",
+    "simpo_loss",
     "soft_label_loss",
     "value_loss",
     "winner_safeguard",

@@ -1,4 +1,4 @@
-"""LoRA on a diffusers network: put on, switched off for the reference, written so that diffusers reads it back."""
+"""LoRA on a network of diffusers or transformers: put on, switched off for the reference, written for them to read."""
 
 from __future__ import annotations
 
@@ -16,15 +16,33 @@ JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add
 """A joint transformer's: those of the text's stream too."""
 
 
-def add_lora(network: Any, rank: int, alpha: float, layers: Sequence[str] = ATTENTION) -> None:
+def add_lora(
+    network: Any, rank: int, alpha: float, layers: Sequence[str] | str = ATTENTION, *, task_type: str | None = None
+) -> None:
     """Freeze the network and put a fresh adapter on its attention. At first it changes nothing: B is zero.
 
     The adapter's weights are float32 whatever the network's dtype, so that small steps are not rounded away.
+
+    Args:
+        layers: names of layers, or `all-linear` for all but the output head.
+        task_type: as peft knows it, for language models.
     """
     from peft import LoraConfig
 
     network.requires_grad_(False)
-    network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers), init_lora_weights="gaussian"))
+    names = layers if isinstance(layers, str) else list(layers)
+    network.add_adapter(
+        LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=names,
+            init_lora_weights="gaussian",
+            task_type=task_type,
+            fan_in_fan_out=any(
+                type(layer).__name__ == "Conv1D" for layer in network.modules()
+            ),  # GPT-2's linear layers
+        )
+    )
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
@@ -51,3 +69,26 @@ def save_lora(network: Any, pipeline_class: Any, folder: Path, denoiser: str = "
     config = network.peft_config["default"].to_dict()
     named = {f"{denoiser}_lora_layers": layers, f"{denoiser}_lora_adapter_metadata": config}
     pipeline_class.save_lora_weights(folder, **named)
+
+
+def save_text_lora(network: Any, folder: Path, base: str) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`, for `PeftModel.from_pretrained` over `base`."""
+    for config in network.peft_config.values():
+        config.base_model_name_or_path = base
+    network.save_pretrained(folder)
+
+
+def merged_state(network: Any) -> dict[str, Any]:
+    """The state of the network without its adapter's names, the adapter added into the layers it is on. On the CPU."""
+    from peft.tuners.lora import LoraLayer
+
+    state = {
+        key.replace(".base_layer.", "."): value.detach().float().cpu()
+        for key, value in network.state_dict().items()
+        if ".lora_" not in key
+    }
+    for name, layer in network.named_modules():
+        if isinstance(layer, LoraLayer):
+            key = f"{name}.weight"
+            state[key] = state[key] + layer.get_delta_weight("default").detach().float().cpu()
+    return state

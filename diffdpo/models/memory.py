@@ -37,9 +37,16 @@ def training_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> 
         raise UserError(
             f"{folder}: no unet/ or transformer/ with *.safetensors in it, so this is no diffusers pipeline"
         )
-    trained = FLOAT32 + ADAM + (FLOAT32 if ema else 0) + (FLOAT32 if copy else 0)
-    per_weight = FLOAT32 if lora_rank else FLOAT32 + trained
-    return (denoiser * per_weight + encoders * FLOAT32) / 1e9
+    return (denoiser * _per_weight(lora_rank, ema=ema, copy=copy) + encoders * FLOAT32) / 1e9
+
+
+def language_model_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> float | None:
+    """The same for a language model: a transformers folder, or None for a hub name and for a GGUF file, whose packed
+    weights are not counted."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    return _parameters(folder) * _per_weight(lora_rank, ema=ema, copy=copy) / 1e9
 
 
 def trained_memory_gb(parameters: int, trained: int, *, ema: bool) -> float:
@@ -56,6 +63,12 @@ def weights_gb(model: str, dtype: torch.dtype) -> float | None:
     if folder.is_file():
         return _count(folder) * dtype.itemsize / 1e9
     return sum(_parameters(part) for part in folder.iterdir() if part.is_dir()) * dtype.itemsize / 1e9
+
+
+def _per_weight(lora_rank: int, *, ema: bool, copy: bool) -> int:
+    """Bytes that training takes for a weight of the network."""
+    trained = FLOAT32 + ADAM + (FLOAT32 if ema else 0) + (FLOAT32 if copy else 0)
+    return FLOAT32 if lora_rank else FLOAT32 + trained
 
 
 def _local_folder(model: str) -> Path | None:

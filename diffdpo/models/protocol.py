@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -68,3 +70,18 @@ class ImageModel(Protocol):
 def trainable(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that training moves, in a fixed order."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def weights_of(network: nn.Module, weights: Sequence[Tensor] | None) -> Iterator[None]:
+    """Within, the trainable parameters hold `weights`."""
+    if weights is None:
+        yield
+        return
+    parameters = trainable(network)
+    kept = [parameter.detach().clone() for parameter in parameters]
+    try:
+        torch._foreach_copy_([p.data for p in parameters], list(weights))
+        yield
+    finally:
+        torch._foreach_copy_([p.data for p in parameters], kept)

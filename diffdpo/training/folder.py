@@ -110,8 +110,17 @@ def read_run(folder: Path, out: Path) -> tuple[dict[str, Any], Checkpoint]:
 
 def method_of(folder: Path) -> str | None:
     """The `method:` of a run's config; None where there is no config to read."""
+    return _key_of(folder, "method")
+
+
+def modality_of(folder: Path) -> str:
+    """`text` or `image`, which a run's config says or means."""
+    return _key_of(folder, "modality") or "image"
+
+
+def _key_of(folder: Path, key: str) -> str | None:
     path = folder / CONFIG
-    return read_json(path).get("method") if path.is_file() else None
+    return read_json(path).get(key) if path.is_file() else None
 
 
 def without_pace(training: dict[str, Any]) -> dict[str, Any]:

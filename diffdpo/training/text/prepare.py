@@ -1,0 +1,69 @@
+"""From a config's data section to examples: read, tokenised, fitted, divided into those to train on and to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffdpo.config import TextConfig
+from diffdpo.data.text.examples import Count, Example, Limits, examples
+from diffdpo.data.text.purposes import Purpose
+from diffdpo.data.text.readers import TextSource
+from diffdpo.data.text.tokens import Encoder
+from diffdpo.errors import UserError
+from diffdpo.training.splits import held_out
+
+PURPOSES: dict[str, Purpose] = {"sft": "demonstrations", "dpo": "pairs", "kto": "verdicts", "reward": "rankings"}
+
+LONGEST = 2048
+"""Tokens, where neither the config nor the model says."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run learns from.
+
+    Attributes:
+        count: what was left out or cut.
+    """
+
+    encoder: Encoder
+    limits: Limits
+    examples: list[Example]
+    train_rows: list[int]
+    held_out_rows: list[int]
+    count: Count
+
+
+def prepare(config: TextConfig, source: TextSource, tokenizer: Any, context: int | None) -> Prepared:
+    """Tokenise and divide.
+
+    Args:
+        context: tokens that the model was made for.
+
+    Raises:
+        UserError: nothing is left to train on, the tokenizer cannot be used, or a length is beyond the model's.
+    """
+    encoder = Encoder.of(tokenizer, config.model.path, config.data.end_token)
+    limits = limits_of(config, context)
+    found, count = examples(source.records, PURPOSES[config.method], encoder, limits)
+    held = held_out([example.prompt for example in found], config.data.held_out_share, config.seed)
+    train_rows = [row for row, is_held in enumerate(held) if not is_held]
+    if not train_rows:
+        raise UserError(f"{config.data.path}: nothing to train on: {count.told()}, {sum(held)} held out")
+    return Prepared(encoder, limits, found, train_rows, [row for row, is_held in enumerate(held) if is_held], count)
+
+
+def limits_of(config: TextConfig, context: int | None) -> Limits:
+    """How long sequences may be.
+
+    Raises:
+        UserError: longer than the model was made for, or no room for an answer.
+    """
+    data = config.data
+    longest = data.max_length or context or LONGEST
+    if context is not None and longest > context:
+        raise UserError(f"data.max_length: {longest} is more than the {context} tokens that {config.model.path} takes")
+    if data.max_prompt_length is not None and data.max_prompt_length >= longest:
+        raise UserError(f"data.max_prompt_length: must be below the {longest} tokens that prompt and answer may have")
+    return Limits(longest, data.max_prompt_length, data.truncation)
