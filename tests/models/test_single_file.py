@@ -83,7 +83,9 @@ def original_layout(folder):
     for name, tensor in vae.items():
         convolution = "attentions" in name and tensor.dim() == 2  # 1 x 1 there, linear here
         state[vae_name(name)] = tensor[:, :, None, None].contiguous() if convolution else tensor
-    return state | {f"cond_stage_model.transformer.{name}": tensor for name, tensor in text.items()}
+    # Newer releases of transformers leave this wrapper out.
+    within = "cond_stage_model.transformer.text_model."
+    return state | {within + name.removeprefix("text_model."): tensor for name, tensor in text.items()}
 
 
 @pytest.fixture(scope="module")

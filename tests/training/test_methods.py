@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,11 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from diffdpo.config import IMAGE_METHODS, build, load_config
+from diffdpo.config import IMAGE_METHODS, KtoLossConfig, build, load_config
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
 from diffdpo.training import loop
+from diffdpo.training.diffusion_kto import DiffusionKto
 from diffdpo.training.methods import make_recipe
 from diffdpo.training.pairs import accuracy_by_timestep
 from diffdpo.training.runner import load_model, open_cache, run_images, split_rows
@@ -66,6 +70,36 @@ def test_stopped_run_ends_with_the_same_bits_and_opens_in_diffusers(settings, me
 def test_cached_reference_gives_the_same_kto_run(settings):
     live, cached = (run_images(settings("kto", name, name)) for name in ("copy", "cached"))
     assert live["figures"]["loss"] == pytest.approx(cached["figures"]["loss"], rel=1e-5)
+
+
+ERRORS = [[0.010, 0.012, 0.002, 0.001], [0.013, 0.009, 0.012, 0.010], [0.013, 0.011, 0.012, 0.010], [0.012] * 4]
+"""Of winner and loser, the policy's and then the reference's, of four pairs."""
+
+JUDGING = """
+import json, sys, torch
+from diffdpo.config import KtoLossConfig
+from diffdpo.training.diffusion_kto import DiffusionKto
+rank, meeting, errors = int(sys.argv[1]), sys.argv[2], torch.tensor(json.loads(sys.argv[3]))
+torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+recipe = object.__new__(DiffusionKto)
+recipe.loss_config = KtoLossConfig(beta=500)
+print(json.dumps(recipe.judge(*errors[:, 2 * rank : 2 * rank + 2]).loss.tolist()))
+"""
+
+
+def test_kto_counts_from_the_mean_over_all_processes(tmp_path):
+    """Two processes of 2 pairs judge as one of 4: with a reference point of their own, they would not."""
+    arguments = [str(tmp_path / "meeting"), json.dumps(ERRORS)]
+    two = [
+        subprocess.Popen([sys.executable, "-c", JUDGING, str(rank), *arguments], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    found = [loss for process in two for loss in json.loads(process.communicate(timeout=300)[0])]
+    one = object.__new__(DiffusionKto)
+    one.loss_config = KtoLossConfig(beta=500)
+    errors = torch.tensor(ERRORS)
+    assert found == pytest.approx(one.judge(*errors).loss.tolist(), rel=1e-6)
+    assert found[:2] != pytest.approx(one.judge(*errors[:, :2]).loss.tolist(), rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["mapo", "sft"])
