@@ -72,16 +72,25 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
-@pytest.fixture
-def make_store(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def write_store() -> Callable[..., Path]:
     """Writes a store of random 16 x 16 pictures; every second one shares its caption with the one before."""
 
-    def make(n: int = 12, ties: tuple[int, ...] = (), name: str = "pairs", seed: int = 0) -> Path:
+    def write(folder: Path, n: int, ties: tuple[int, ...] = (), seed: int = 0) -> Path:
         rng = np.random.default_rng(seed)
-        folder = tmp_path / name
         folder.mkdir()
         write_pairs(folder, 0, [_pair(i, rng, tie=i in ties) for i in range(n)])
         return folder
+
+    return write
+
+
+@pytest.fixture
+def make_store(tmp_path: Path, write_store: Callable[..., Path]) -> Callable[..., Path]:
+    """The same, into the test's own folder."""
+
+    def make(n: int = 12, ties: tuple[int, ...] = (), name: str = "pairs", seed: int = 0) -> Path:
+        return write_store(tmp_path / name, n, ties, seed)
 
     return make
 

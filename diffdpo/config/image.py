@@ -11,24 +11,40 @@ from diffdpo.errors import UserError
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class CheckpointConfig:
+    """What every method says of the model it tunes."""
+
     path: str
     """A diffusers folder, a hub name, or `shapes` for the built-in model."""
+    guidance: float | None = None
+    """The guidance that a distilled network (Flux.1-dev) is told while it is trained; None is 1. Other networks take
+    none."""
+    max_sequence_length: int | None = None
+    """Tokens of a prompt that T5 reads; None is what the diffusers pipeline draws with: 256 for SD3, 512 for Flux."""
+
+    def __post_init__(self) -> None:
+        if self.guidance is not None:
+            in_range("model.guidance", self.guidance, 0, 100)
+        if self.max_sequence_length is not None:
+            in_range("model.max_sequence_length", self.max_sequence_length, 1, 512)
+
+
+@dataclass(frozen=True)
+class ModelConfig(CheckpointConfig):
     reference: Literal["adapter", "copy", "cached"] = "adapter"
     """`adapter`: the model with the LoRA switched off. `copy`: a frozen second network (full fine-tuning). `cached`:
     its errors are computed once before training and kept beside the latents; while training it takes no memory."""
 
 
 @dataclass(frozen=True)
-class FreeModelConfig:
+class FreeModelConfig(CheckpointConfig):
     """For methods without a reference."""
 
-    path: str
-    """A diffusers folder, a hub name, or `shapes` for the built-in model."""
     reference: str | None = None
     """Nothing: there is no reference to hold."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.reference is not None:
             raise UserError("model.reference: this method has no reference; leave the key out")
 
@@ -86,8 +102,8 @@ class LossConfig:
 class KtoLossConfig:
     beta: float
     """Strength of the tie to the reference, as in `method: dpo`: the reward is beta/2 times the fall of the mean
-    squared error. The code of Diffusion-KTO is without the half: its 5000 is 10000 here."""
-    kind: Literal["sigmoid", "loss_averse"] = "sigmoid"
+    squared error. The code of Diffusion-KTO is without the half: the 1000 of its example is 2000 here."""
+    kind: Literal["sigmoid", "loss_averse", "risk_seeking"] = "sigmoid"
     """The utility; see `losses.kto_loss`."""
     desirable_weight: float = 1.0
     """Of the chosen images."""

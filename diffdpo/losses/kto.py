@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KTO_KINDS = ("sigmoid", "loss_averse")
+_UTILITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "loss_averse": F.logsigmoid,
+    "risk_seeking": lambda gain: -F.logsigmoid(-gain),
+}
+
+KTO_KINDS = tuple(_UTILITIES)
 """The utilities that `kind` may take."""
 
 
 def kto_reference_point(log_ratio: Tensor, beta: float) -> Tensor:
     """The point that gains and losses are counted from: max(0, mean of beta * log-ratio over the batch), detached.
 
-    Diffusion-KTO (Li et al. 2024, arXiv 2404.04465) estimates Q = KL(pi_theta || pi_ref) by the batch's own images,
-    where KTO for text (Ethayarajh et al. 2024, arXiv 2402.01306, sec. 4.1) takes mismatched prompts and answers.
+    It stands for beta * KL(pi_theta || pi_ref). Diffusion-KTO (Li et al. 2024, arXiv 2404.04465) estimates that by the
+    batch's own images, liked and disliked, as its authors' code does (jacklishufan/diffusion-kto); KTO for text
+    (Ethayarajh et al. 2024, arXiv 2402.01306) by prompts with another prompt's answer.
 
     Args:
         log_ratio: of every image of the batch, desirable or not, [N].
@@ -37,8 +46,9 @@ def kto_loss(
 ) -> Tensor:
     """w_y (1 - U(s (beta * log_ratio - Q))) of every answer, with s = +1 where desirable and -1 where not.
 
-    `sigmoid`, U(x) = sigmoid(x): KTO (Ethayarajh et al. 2024, eq. 8), and the utility that Diffusion-KTO (Li et al.
-    2024) settles on. `loss_averse`, U(x) = log sigmoid(x): the concave utility that Diffusion-KTO compares it with.
+    `sigmoid`, U(x) = sigmoid(x): KTO (Ethayarajh et al. 2024), and the utility that Diffusion-KTO (Li et al. 2024)
+    settles on. It compares two others with it: `loss_averse`, U(x) = log sigmoid(x), concave, and `risk_seeking`,
+    U(x) = -log sigmoid(-x), convex, whose loss has no lower bound.
 
     Args:
         log_ratio: log pi(y|x) - log pi_ref(y|x), [N].
@@ -57,7 +67,6 @@ def kto_loss(
         raise ValueError(f"beta must be positive, not {beta}")
     gain = beta * log_ratio - reference_point.detach()
     gain = torch.where(desirable, gain, -gain)
-    utility = torch.sigmoid(gain) if kind == "sigmoid" else F.logsigmoid(gain)
     # Plain numbers in `where` would bring the default dtype with them.
     weight = desirable.to(gain.dtype) * (desirable_weight - undesirable_weight) + undesirable_weight
-    return weight * (1 - utility)
+    return weight * (1 - _UTILITIES[kind](gain))

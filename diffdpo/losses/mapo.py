@@ -22,9 +22,10 @@ def mapo_loss(
 ) -> PreferenceOutput:
     """e_w - beta * log sigmoid(T * (s(e_w) - s(e_l))), s(e) = snr*e / (exp(snr*e) - 1).
 
-    MaPO (Hong et al. 2024, arXiv 2406.06424), in the form of its authors' code (mapo-t2i/mapo, `compute_loss`): the
-    winner's denoising loss plus a margin between scores that stand in for the log-odds; T, the number of training
-    timesteps, spreads the margin of one timestep over the whole chain.
+    MaPO (Hong et al. 2024, arXiv 2406.06424), in the form and with the defaults of its authors' code (mapo-t2i/mapo,
+    `compute_loss` in utils.py): the winner's denoising loss plus a margin between scores that stand in for the
+    log-odds; T, the number of training timesteps, spreads the margin of one timestep over the whole chain. `snr`
+    stands there for the timestep's own signal-to-noise ratio, as a constant.
 
     Args:
         error_w, error_l: mean squared errors on the noised winner and loser at one shared draw, [B].

@@ -9,9 +9,6 @@ from diffdpo.models.lora import JOINT_ATTENTION
 from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import Conditioning
 
-GUIDANCE = 1.0
-"""What a guidance-distilled network is told while it is trained, as in diffusers' training script for Flux."""
-
 
 class Flux(PipelineModel):
     """Conditioned on `prompt_embeds` [B, L, d] of T5 and on `pooled_prompt_embeds` [B, p] of CLIP.
@@ -23,18 +20,20 @@ class Flux(PipelineModel):
     pipeline_class = "FluxPipeline"
     denoiser = "transformer"
     text_encoders = ("text_encoder", "text_encoder_2")
+    t5_length = 512
     lora_layers = JOINT_ATTENTION
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         device = self._encoder("text_encoder").device
-        embeds, pooled, _ = self.pipeline.encode_prompt(prompts, device=device)
+        embeds, pooled, _ = self.pipeline.encode_prompt(
+            prompts, device=device, max_sequence_length=self.max_sequence_length
+        )
         return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         h, w = x_t.shape[-2:]
         prompt_embeds = conditioning["prompt_embeds"]
-        guided = self.pipeline.transformer.config.guidance_embeds
         prediction: Tensor = network(
             hidden_states=pack(x_t),
             encoder_hidden_states=prompt_embeds,
@@ -43,7 +42,7 @@ class Flux(PipelineModel):
             timestep=timesteps / self.objective.n_timesteps,
             img_ids=image_ids(h // 2, w // 2).to(x_t),
             txt_ids=x_t.new_zeros(prompt_embeds.shape[1], 3),
-            guidance=torch.full((len(x_t),), GUIDANCE, device=x_t.device) if guided else None,
+            guidance=None if self.guidance is None else torch.full((len(x_t),), self.guidance, device=x_t.device),
             return_dict=False,
         )[0]
         return unpack(prediction, h, w)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,12 +33,12 @@ def training_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> 
         denoiser, encoders = _count(folder), 0
     else:
         denoiser = _parameters(folder / "unet") + _parameters(folder / "transformer")
-        encoders = sum(_parameters(part) for part in (folder / "vae", *folder.glob("text_encoder*")))
+        encoders = sum(_encoder_bytes(part) for part in (folder / "vae", *folder.glob("text_encoder*")))
     if denoiser == 0:
         raise UserError(
             f"{folder}: no unet/ or transformer/ with *.safetensors in it, so this is no diffusers pipeline"
         )
-    return (denoiser * _per_weight(lora_rank, ema=ema, copy=copy) + encoders * FLOAT32) / 1e9
+    return (denoiser * _per_weight(lora_rank, ema=ema, copy=copy) + encoders) / 1e9
 
 
 def language_model_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> float | None:
@@ -82,8 +83,20 @@ def _local_folder(model: str) -> Path | None:
 
 def _parameters(folder: Path) -> int:
     """Parameters in a folder's safetensors files."""
+    return sum(map(_count, _weights(folder)))
+
+
+def _encoder_bytes(folder: Path) -> int:
+    """What an encoder takes while it encodes: float32, and T5 what is stored of it."""
+    config = folder / "config.json"
+    if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "t5":
+        return sum(path.stat().st_size for path in _weights(folder))
+    return _parameters(folder) * FLOAT32
+
+
+def _weights(folder: Path) -> list[Path]:
     # Hub folders hold variants of the same weights, as `name.fp16.safetensors` or `name.non_ema.safetensors`.
-    return sum(_count(path) for path in sorted(folder.glob("*.safetensors")) if path.stem.count(".") == 0)
+    return [path for path in sorted(folder.glob("*.safetensors")) if path.stem.count(".") == 0]
 
 
 def _count(path: Path) -> int:

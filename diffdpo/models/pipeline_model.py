@@ -25,21 +25,29 @@ from diffdpo.models.sampling import load_pipeline
 from diffdpo.objectives import Diffusion, FlowMatching, Objective
 from diffdpo.runs import content_hash
 
+GUIDANCE = 1.0
+"""What a guidance-distilled network is told where nothing else is asked for: the value that diffusers' commands for
+training Flux give (examples/dreambooth/README_flux.md)."""
+
 
 class PipelineModel:
     """One checkpoint, ready for training. Fulfils `ImageModel`, less the two methods that a family writes.
 
     Args:
-        pipeline: on the CPU or on `device`; its encoders are kept in their dtype, which is float32 for exact work.
+        pipeline: on the CPU or on `device`; its encoders are kept in their dtype, which is float32 for exact work
+            (T5's is the checkpoint's own).
         path: where it came from; the full export is made from it again.
         lora_rank: 0 trains the whole network.
         lora_alpha: the adapter is scaled by alpha / rank.
         frozen_dtype: dtype of a network that only carries a LoRA.
         channels_last: the layout that convolutions are fastest in on a GPU, and on a CPU in bf16 (not in float32).
         seed: of the LoRA's first weights.
+        guidance: what a guidance-distilled network is told in every call; None is `GUIDANCE`.
+        max_sequence_length: tokens that T5 reads of a prompt; None is `t5_length`.
 
     Raises:
-        UserError: the checkpoint's scheduler is for another objective than epsilon, v-prediction or flow matching.
+        UserError: the checkpoint's scheduler is for another objective than epsilon, v-prediction or flow matching, or
+            the checkpoint has no use for `guidance` or `max_sequence_length`.
     """
 
     family: ClassVar[str]
@@ -49,6 +57,8 @@ class PipelineModel:
     denoiser: ClassVar[str] = "unet"
     """The trained part of the pipeline."""
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    t5_length: ClassVar[int] = 0
+    """Tokens that T5 reads where nothing else is asked for, as in the diffusers pipeline; 0 of a family without it."""
     lora_layers: ClassVar[tuple[str, ...]] = ATTENTION
 
     def __init__(
@@ -62,12 +72,16 @@ class PipelineModel:
         frozen_dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         seed: int = 0,
+        guidance: float | None = None,
+        max_sequence_length: int | None = None,
     ) -> None:
         self.path = path
         self.pipeline = pipeline
         self.network: nn.Module = getattr(pipeline, self.denoiser)
         self.lora_rank = lora_rank
         self.objective: Objective = _objective(pipeline.scheduler, path)
+        self.guidance = self._guidance(guidance)
+        self.max_sequence_length = self._sequence_length(max_sequence_length)
         for name in self._encoders():
             getattr(pipeline, name).requires_grad_(False).eval()
         # The layout is for convolutions: a transformer has but one.
@@ -98,14 +112,10 @@ class PipelineModel:
         raise NotImplementedError
 
     def encoder_identity(self) -> dict[str, Any]:
-        place = Path(self.path)
-        if not place.exists():
-            return {"family": self.family, "model": self.path}
-        if place.is_file():
-            return {"family": self.family, "model": content_hash(place)}
-        tokenizers = (name.replace("text_encoder", "tokenizer") for name in self.text_encoders)
-        parts = [part for part in ("vae", *self.text_encoders, *tokenizers) if (place / part).is_dir()]
-        return {"family": self.family, **{part: content_hash(place / part) for part in parts}}
+        identity: dict[str, Any] = {"family": self.family, **self._encoder_contents()}
+        if self.t5_length:
+            identity["max_sequence_length"] = self.max_sequence_length
+        return identity
 
     def add_sizes(self, conditioning: Conditioning, sizes: Tensor, latent_size: tuple[int, int]) -> Conditioning:
         return conditioning
@@ -132,11 +142,34 @@ class PipelineModel:
             if self.lora_rank:
                 save_lora(self.network, type(self.pipeline), folder, self.denoiser)
             else:
-                whole = load_pipeline(self.path, own_scheduler=True)
+                whole = load_pipeline(self.path, own_scheduler=True, own_t5=True)
                 state = {key: value.cpu() for key, value in self.network.state_dict().items()}
                 getattr(whole, self.denoiser).load_state_dict(state)
                 whole.save_pretrained(folder)
         return folder
+
+    def _encoder_contents(self) -> dict[str, str]:
+        place = Path(self.path)
+        if not place.exists():
+            return {"model": self.path}
+        if place.is_file():
+            return {"model": content_hash(place)}
+        tokenizers = (name.replace("text_encoder", "tokenizer") for name in self.text_encoders)
+        parts = [part for part in ("vae", *self.text_encoders, *tokenizers) if (place / part).is_dir()]
+        return {part: content_hash(place / part) for part in parts}
+
+    def _guidance(self, asked: float | None) -> float | None:
+        """What the network is told; None where it takes no guidance."""
+        if getattr(self.network.config, "guidance_embeds", False):
+            return GUIDANCE if asked is None else asked
+        if asked is not None:
+            raise UserError(f"model.guidance: {self.path!r} is told no guidance while it is trained; leave the key out")
+        return None
+
+    def _sequence_length(self, asked: int | None) -> int:
+        if asked is not None and not self.t5_length:
+            raise UserError(f"model.max_sequence_length: {self.path!r} has no T5 to read so far; leave the key out")
+        return asked or self.t5_length
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Call the network; x_t and the conditioning are in its dtype already."""

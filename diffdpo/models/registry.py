@@ -28,7 +28,7 @@ def load_model(path: str, **options: Any) -> PipelineModel:
     Raises:
         UserError: it cannot be opened, or is of a family that is not here.
     """
-    pipeline = load_pipeline(path)
+    pipeline = load_pipeline(path, own_t5=True)
     name = type(pipeline).__name__
     if name not in FAMILIES:
         raise UserError(f"model {path!r}: a {name}; what can be trained is {', '.join(FAMILIES)}")

@@ -18,13 +18,19 @@ class StableDiffusion3(PipelineModel):
     pipeline_class = "StableDiffusion3Pipeline"
     denoiser = "transformer"
     text_encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    t5_length = 256
     lora_layers = JOINT_ATTENTION
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         device = self._encoder("text_encoder").device
         embeds, _, pooled, _ = self.pipeline.encode_prompt(
-            prompts, None, None, device=device, do_classifier_free_guidance=False
+            prompts,
+            None,
+            None,
+            device=device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
         )
         return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
 

@@ -12,7 +12,8 @@ from diffdpo.training.pairs import PairRecipe
 
 
 class DiffusionMapo(PairRecipe):
-    """The recipe that the training loop runs. Ties among the train rows count half in each order."""
+    """The recipe that the training loop runs. Of a tie both images are learnt to be denoised, with half the weight
+    each, and their scores are drawn together."""
 
     def __init__(self, *args: Any, loss: MapoLossConfig, **keywords: Any) -> None:
         super().__init__(*args, **keywords)

@@ -12,7 +12,10 @@ from diffdpo.training.pairs import Examples, PairRecipe
 
 
 class DiffusionSft(PairRecipe):
-    """Trains on winners; losers are looked at on held-out pairs only, where the lower error counts as the reward."""
+    """Trains on winners; losers are looked at on held-out pairs only, where the lower error counts as the reward.
+
+    A tie has no winner: the config refuses `ties: half`.
+    """
 
     def __init__(self, *args: Any, loss: SftLossConfig, **keywords: Any) -> None:
         super().__init__(*args, **keywords)

@@ -72,11 +72,9 @@ class PairRecipe(ABC):
         reference = self._ref_errors(noised, examples)
         error_w, error_l = noised.errors(self.model.predict(network, *noised.inputs))
         output = self.judge(error_w, error_l, *reference)
-        losses = output.loss
-        if bool(batch.ties.any()):
-            swapped = (error_l, error_w, *reversed(reference))
-            mirrored = self.judge(*swapped).loss
-            losses = torch.where(batch.ties.to(self.device), 0.5 * (losses + mirrored), losses)
+        # Whether there is a tie among them or not: processes may have to judge in step.
+        mirrored = self.judge(error_l, error_w, *reversed(reference)).loss
+        losses = torch.where(batch.ties.to(self.device), 0.5 * (output.loss + mirrored), output.loss)
         return losses.mean(), {"loss": losses.mean(), **figures_of(output, error_w, error_l, *reference)}
 
     @torch.no_grad()

@@ -110,6 +110,7 @@ def compute_table(
         "dtype": str(next(recipe.network.parameters()).dtype),
         "gradient_checkpointing": training.gradient_checkpointing,
         "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
+        **told(config),
     }
     with accelerator.autocast():
         return reference_table(
@@ -144,7 +145,8 @@ def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Pa
 def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:
     """What decides the result of a run: the config, with the content of model and data in place of their paths."""
     settings = dataclasses.asdict(config)
-    del settings["output"], settings["model"]["path"], settings["data"]["path"], settings["data"]["cache"]
+    settings["model"] = {"reference": config.model.reference, **told(config)}
+    del settings["output"], settings["data"]["path"], settings["data"]["cache"]
     settings["training"] = without_pace(settings["training"])
     # Left out where it changes nothing, so that runs made before there was such a key still go on.
     if config.data.min_margin is None:
@@ -154,6 +156,12 @@ def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:
         "data": store.fingerprint(),
     }
     return settings
+
+
+def told(config: ImageConfig) -> dict[str, Any]:
+    """What the config says of the network's inputs. Keys that are not set are left out, as above."""
+    given = {"guidance": config.model.guidance, "max_sequence_length": config.model.max_sequence_length}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def model_content(model: str) -> str:
@@ -194,6 +202,7 @@ def load_model(config: ImageConfig, device: torch.device) -> ImageModel:
         channels_last=on_gpu or config.training.precision == "bf16",
         frozen_dtype=halves.get(config.training.precision, torch.float32) if on_gpu else torch.float32,
         seed=config.seed,
+        **told(config),
     )
 
 

@@ -1,4 +1,4 @@
-"""KTO against equation 8 of Ethayarajh et al., in plain float64 arithmetic."""
+"""KTO against its formula (Ethayarajh et al. 2024), in plain float64 arithmetic."""
 
 import math
 
@@ -15,7 +15,14 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-@pytest.mark.parametrize(("kind", "utility"), [("sigmoid", sigmoid), ("loss_averse", lambda x: math.log(sigmoid(x)))])
+UTILITIES = {
+    "sigmoid": sigmoid,
+    "loss_averse": lambda x: math.log(sigmoid(x)),
+    "risk_seeking": lambda x: -math.log(sigmoid(-x)),
+}
+
+
+@pytest.mark.parametrize(("kind", "utility"), UTILITIES.items(), ids=UTILITIES)
 def test_loss_is_the_formula(kind, utility):
     beta, point = 300.0, 0.4
     expected = [

@@ -1,28 +1,26 @@
-"""Every family against diffusers itself: encoding, prediction, reference, loss, a short run and its export."""
+"""Every family against diffusers itself: encoding, prediction, reference, the keys that only some know."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from by_hand import call
 from diffusers import DiffusionPipeline, FluxPipeline
+from family_samples import MAKERS
 from PIL import Image
 
-from diffdpo.config import DpoConfig, build
 from diffdpo.data.latents import Batch
+from diffdpo.errors import UserError
 from diffdpo.models.flux import image_ids, pack, unpack
+from diffdpo.models.memory import training_memory_gb
 from diffdpo.models.protocol import trainable
 from diffdpo.models.registry import load_model
 from diffdpo.models.sampling import Sampling, generate, load_pipeline
 from diffdpo.objectives import Draws
 from diffdpo.training.pairs import NoisedPairs
-from diffdpo.training.runner import run_dpo
-
-sys.path.insert(0, str(Path(__file__).parent))
-from family_samples import MAKERS, make
 
 PROMPTS = ["a cat", "an old dog"]
 
@@ -33,8 +31,8 @@ def family(request):
 
 
 @pytest.fixture(scope="module")
-def folder(family, tiny_model, tmp_path_factory):
-    return make(family, tiny_model, tmp_path_factory.mktemp("families") / family)
+def folder(family, sample):
+    return sample(family)
 
 
 def conditioned(model, prompts=PROMPTS):
@@ -45,28 +43,6 @@ def conditioned(model, prompts=PROMPTS):
 def inputs(model):
     torch.manual_seed(1)
     return torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), conditioned(model)
-
-
-def direct(pipeline, x_t, timesteps, given):
-    """The network called as diffusers' own pipelines call it."""
-    states = given["prompt_embeds"]
-    if hasattr(pipeline, "unet"):
-        added = {"text_embeds": given.get("pooled_prompt_embeds"), "time_ids": given.get("time_ids")}
-        return pipeline.unet(x_t, timesteps, states, added_cond_kwargs=added).sample
-    pooled = given["pooled_prompt_embeds"]
-    if not isinstance(pipeline, FluxPipeline):
-        return pipeline.transformer(x_t, states, pooled, timesteps).sample
-    guided = pipeline.transformer.config.guidance_embeds
-    answer = pipeline.transformer(
-        pipeline._pack_latents(x_t, 2, 4, 8, 8),
-        states,
-        pooled,
-        timesteps / 1000,
-        pipeline._prepare_latent_image_ids(2, 4, 4, "cpu", torch.float32),
-        torch.zeros(states.shape[1], 3),
-        guidance=torch.ones(2) if guided else None,
-    ).sample
-    return pipeline._unpack_latents(answer, 16, 16, pipeline.vae_scale_factor)
 
 
 @torch.no_grad()
@@ -98,7 +74,7 @@ def test_prediction_is_the_networks(folder):
     model = load_model(str(folder))
     args = inputs(model)
     torch.testing.assert_close(
-        model.predict(model.network, *args), direct(DiffusionPipeline.from_pretrained(folder), *args)
+        model.predict(model.network, *args), call(DiffusionPipeline.from_pretrained(folder), *args)
     )
 
 
@@ -136,71 +112,14 @@ def pairs(model):
     return batch, Draws(torch.tensor([100, 800]), *noise, torch.tensor([0.9, 0.1]))
 
 
-@torch.no_grad()
-def test_errors_equal_the_formula_in_float64(family, folder):
-    model = load_model(str(folder))
-    batch, draws = pairs(model)
-    noised = NoisedPairs.of(batch, draws, model, 0.0)
-    ours = torch.stack(noised.errors(model.predict(model.network, *noised.inputs)))
-    scheduler = DiffusionPipeline.from_pretrained(folder).scheduler
-    noise, t = draws.noise.double(), draws.timesteps
-    for side, (mean, std, drawn) in enumerate(
-        [(batch.mean_w, batch.std_w, draws.posterior_w), (batch.mean_l, batch.std_l, draws.posterior_l)]
-    ):
-        x_0 = mean.double() + std.double() * drawn.double()
-        if family in ("sd21", "sdxl"):
-            abar = scheduler.alphas_cumprod.double()[t].reshape(-1, 1, 1, 1)
-            x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * noise
-            target = noise if family == "sdxl" else abar.sqrt() * noise - (1 - abar).sqrt() * x_0
-        else:
-            s = (t.double() / 1000).reshape(-1, 1, 1, 1)
-            x_t, target = (1 - s) * x_0 + s * noise, noise - x_0
-        given = model.add_sizes(batch.conditioning, batch.sizes[:, side], (8, 8))
-        answer = model.predict(model.network, x_t.float(), t, given).double()
-        torch.testing.assert_close(
-            ours[side].double(), (answer - target).square().mean((1, 2, 3)), rtol=1e-5, atol=1e-6
-        )
-
-
-@pytest.mark.parametrize("rank", [0, 4])
-def test_three_steps_and_the_export_opens_in_diffusers(folder, make_store, tmp_path, rank):
-    config = build(
-        DpoConfig,
-        {
-            "output": str(tmp_path / "run"),
-            "model": {"path": str(folder), "reference": "adapter" if rank else "copy"},
-            "data": {"path": str(make_store(8)), "held_out_share": 0.0},
-            "training": {"steps": 3, "batch_size": 2, "learning_rate": 1e-2, "log_every": 1},
-            "loss": {"beta": 100},
-            "lora": {"rank": rank, "alpha": 2 * rank},
-        },
-    )
-    run_dpo(config)
-    import json
-
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert rows[0]["loss"] == pytest.approx(0.693147, abs=5e-7)
-    before = DiffusionPipeline.from_pretrained(folder)
-    if rank:
-        after = DiffusionPipeline.from_pretrained(folder)
-        after.load_lora_weights(tmp_path / "run" / "lora")
-        denoiser = getattr(after, "unet", None) or after.transformer
-        assert denoiser.peft_config["default_0"].lora_alpha == 8
-    else:
-        after = DiffusionPipeline.from_pretrained(tmp_path / "run" / "model")
-    args = inputs(load_model(str(folder)))
-    with torch.no_grad():
-        assert not torch.allclose(direct(before, *args), direct(after, *args), atol=1e-4)
-
-
 def test_images_are_drawn(folder):
     images = generate(load_pipeline(str(folder)), PROMPTS, [1, 2], Sampling(2, 3.0, 16, 2))
     assert [image.size for image in images] == [(16, 16)] * 2
 
 
 @pytest.fixture(scope="module")
-def sdxl(tiny_model, tmp_path_factory):
-    return make("sdxl", tiny_model, tmp_path_factory.mktemp("sdxl") / "sdxl")
+def sdxl(sample):
+    return sample("sdxl")
 
 
 def test_sdxl_is_told_each_sides_own_size(sdxl):
@@ -230,8 +149,65 @@ def test_flux_packs_as_diffusers_does():
 
 
 @torch.no_grad()
-def test_sd3_without_t5_has_zeros_in_its_place(tiny_model, tmp_path):
-    model = load_model(str(make("sd3-without-t5", tiny_model, tmp_path / "m")))
+def test_sd3_without_t5_has_zeros_in_its_place(sample):
+    model = load_model(str(sample("sd3-without-t5")))
     given = model.encode_prompts(PROMPTS)
     assert given["prompt_embeds"].shape == (2, 16 + 256, 32)
     assert not given["prompt_embeds"][:, 16:].any()
+
+
+@torch.no_grad()
+def test_flux_is_told_the_guidance_that_was_asked_for(sample):
+    model = load_model(str(sample("flux")), guidance=3.5)
+    args = inputs(model)
+    pipeline = DiffusionPipeline.from_pretrained(sample("flux"))
+    told = model.predict(model.network, *args)
+    torch.testing.assert_close(told, call(pipeline, *args, guidance=3.5))
+    assert not torch.allclose(told, call(pipeline, *args), atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_t5_reads_as_many_tokens_as_asked_for(sample, family):
+    path = str(sample(family))
+    short, usual = load_model(path, max_sequence_length=12), load_model(path)
+    pipeline = DiffusionPipeline.from_pretrained(path)
+    extra = (None, None) if family == "sd3" else ()
+    theirs = pipeline.encode_prompt(PROMPTS, *extra, max_sequence_length=12)[0]
+    torch.testing.assert_close(short.encode_prompts(PROMPTS)["prompt_embeds"], theirs)
+    assert short.encoder_identity() != usual.encoder_identity()
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "value"), [("flux-schnell", "guidance", 2.0), ("sdxl", "max_sequence_length", 64)]
+)
+def test_keys_that_a_model_has_no_use_for_are_refused(sample, family, key, value):
+    with pytest.raises(UserError, match=f"model.{key}: .*leave the key out"):
+        load_model(str(sample(family)), **{key: value})
+
+
+@pytest.fixture(scope="module")
+def half_t5(sample, tmp_path_factory):
+    """Flux as it is published: T5 in bf16."""
+    folder = tmp_path_factory.mktemp("half") / "flux"
+    shutil.copytree(sample("flux"), folder)
+    t5 = DiffusionPipeline.from_pretrained(folder).text_encoder_2
+    t5.to(torch.bfloat16).save_pretrained(folder / "text_encoder_2")
+    return folder
+
+
+def test_t5_stays_in_the_checkpoints_own_dtype(half_t5, tmp_path):
+    model = load_model(str(half_t5))
+    assert model.pipeline.text_encoder_2.dtype == torch.bfloat16
+    assert model.pipeline.text_encoder.dtype == model.network.dtype == torch.float32
+    given = model.encode_prompts(PROMPTS)
+    assert {tensor.dtype for tensor in given.values()} == {torch.float32}
+    exported = DiffusionPipeline.from_pretrained(model.export(tmp_path / "out"), dtype={"text_encoder_2": "auto"})
+    assert exported.text_encoder_2.dtype == torch.bfloat16
+
+
+def test_t5_is_counted_as_it_is_stored(sample, half_t5):
+    t5 = sample("flux") / "text_encoder_2" / "model.safetensors"
+    saved = (t5.stat().st_size - (half_t5 / "text_encoder_2" / "model.safetensors").stat().st_size) / 1e9
+    counts = [training_memory_gb(str(path), 4, ema=False, copy=False) for path in (sample("flux"), half_t5)]
+    assert counts[0] - counts[1] == pytest.approx(saved, rel=1e-6)

@@ -1,9 +1,11 @@
-"""KTO, MaPO and SFT as whole runs: against float64, killed and resumed to the bit, opened by plain diffusers."""
+"""KTO, MaPO and SFT as whole runs, killed and resumed to the bit. Their losses: tests/models/test_family_methods.py."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,12 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from diffdpo.config import IMAGE_METHODS, build, load_config
-from diffdpo.data.triplets import TripletStore
+from diffdpo.config import IMAGE_METHODS, KtoLossConfig, build, load_config
 from diffdpo.errors import UserError
 from diffdpo.training import loop
-from diffdpo.training.methods import make_recipe
+from diffdpo.training.diffusion_kto import DiffusionKto
 from diffdpo.training.pairs import accuracy_by_timestep
-from diffdpo.training.runner import load_model, open_cache, run_images, split_rows
+from diffdpo.training.runner import load_model, run_images
 
 LOSSES = {"kto": {"beta": 500}, "mapo": {}, "sft": {}}
 
@@ -68,6 +69,36 @@ def test_cached_reference_gives_the_same_kto_run(settings):
     assert live["figures"]["loss"] == pytest.approx(cached["figures"]["loss"], rel=1e-5)
 
 
+ERRORS = [[0.010, 0.012, 0.002, 0.001], [0.013, 0.009, 0.012, 0.010], [0.013, 0.011, 0.012, 0.010], [0.012] * 4]
+"""Of winner and loser, the policy's and then the reference's, of four pairs."""
+
+JUDGING = """
+import json, sys, torch
+from diffdpo.config import KtoLossConfig
+from diffdpo.training.diffusion_kto import DiffusionKto
+rank, meeting, errors = int(sys.argv[1]), sys.argv[2], torch.tensor(json.loads(sys.argv[3]))
+torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+recipe = object.__new__(DiffusionKto)
+recipe.loss_config = KtoLossConfig(beta=500)
+print(json.dumps(recipe.judge(*errors[:, 2 * rank : 2 * rank + 2]).loss.tolist()))
+"""
+
+
+def test_kto_counts_from_the_mean_over_all_processes(tmp_path):
+    """Two processes of 2 pairs judge as one of 4: with a reference point of their own, they would not."""
+    arguments = [str(tmp_path / "meeting"), json.dumps(ERRORS)]
+    two = [
+        subprocess.Popen([sys.executable, "-c", JUDGING, str(rank), *arguments], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    found = [loss for process in two for loss in json.loads(process.communicate(timeout=300)[0])]
+    one = object.__new__(DiffusionKto)
+    one.loss_config = KtoLossConfig(beta=500)
+    errors = torch.tensor(ERRORS)
+    assert found == pytest.approx(one.judge(*errors).loss.tolist(), rel=1e-6)
+    assert found[:2] != pytest.approx(one.judge(*errors[:, :2]).loss.tolist(), rel=1e-3)
+
+
 @pytest.mark.parametrize("method", ["mapo", "sft"])
 def test_methods_without_a_reference_make_none(settings, method, monkeypatch):
     config = settings(method)
@@ -99,36 +130,6 @@ def test_min_margin_leaves_close_pairs_out(settings):
         config, output=config.output + "2", data=dataclasses.replace(config.data, min_margin=10)
     )
     assert 0 < run_images(strict)["pairs"] < every
-
-
-@pytest.mark.parametrize("method", LOSSES)
-def test_loss_of_one_pair_is_the_formula_of_its_errors(settings, method):
-    """The errors themselves are held against float64 in test_diffusion_dpo.py: the code that makes them is shared."""
-    config = settings(method)
-    store = TripletStore.open(config.data.path)
-    model = load_model(config, torch.device("cpu"))
-    cache, rows = open_cache(config, store, model), split_rows(store, config)
-    recipe = make_recipe(config, model, cache, *rows, torch.device("cpu"))
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in recipe.network.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-        loss, figures = recipe.loss(recipe.network, [(0, 0)])
-    e = {name.removeprefix("error/"): value.item() for name, value in figures.items()}
-    if method == "kto":
-        gain_w, gain_l = (-250 * e[f"{side}_vs_ref"] for side in ("chosen", "rejected"))
-        point = max(0.0, (gain_w + gain_l) / 2)
-        expected = 0.5 * (1 - sigmoid(gain_w - point)) + 0.5 * (1 - sigmoid(point - gain_l))
-    elif method == "mapo":
-        score_w, score_l = (0.5 * e[side] / math.expm1(0.5 * e[side]) for side in ("chosen", "rejected"))
-        expected = e["chosen"] - 0.1 * math.log(sigmoid(1000 * (score_w - score_l)))
-    else:
-        expected = e["chosen"]
-    assert loss.item() == pytest.approx(expected, rel=2e-3)
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
 
 
 def test_accuracy_by_timestep_counts_positive_margins_in_each_range():
