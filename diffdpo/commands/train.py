@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffdpo.commands.memory import show_memory, training_memory
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,7 +42,9 @@ def show(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print(f"would train {result['model']} on {what} ({held_out} held out)")
         print(f"steps: {result['steps']}, of {result['pairs_per_step']} {unit} each, into {result['output']}")
-        if result["memory_gb"] is None:
+        if "memory_parts_gb" in result:
+            show_memory(result)
+        elif result["memory_gb"] is None:
             print("memory: not counted, the model is not here yet and would be fetched from the hub")
         else:
             counted = "optimiser" if result["optimizer"] == "adamw" else "optimiser (as large as adamw's)"
@@ -72,9 +76,8 @@ def _run_images(config: ImageConfig, *, dry_run: bool) -> dict[str, Any]:
 
 def _plan_images(config: ImageConfig) -> dict[str, Any]:
     from diffdpo.data.triplets import TripletStore
-    from diffdpo.models.memory import training_memory_gb
     from diffdpo.runs import check_claim
-    from diffdpo.training.runner import run_settings, split_rows
+    from diffdpo.training.runner import run_settings, split_rows, trained_size
 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
@@ -83,12 +86,7 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
         **_plan(config),
         "pairs": len(train_rows),
         "held_out_pairs": len(held_out_rows),
-        "memory_gb": training_memory_gb(
-            config.model.path,
-            config.lora.rank,
-            ema=config.training.ema is not None,
-            copy=config.model.reference == "copy",
-        ),
+        **training_memory(config, trained_size(config, store)),
     }
 
 

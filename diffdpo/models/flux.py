@@ -12,6 +12,9 @@ from diffdpo.models.protocol import Conditioning
 GUIDANCE = 1.0
 """What a guidance-distilled network is told while it is trained, as in diffusers' training script for Flux."""
 
+T5_TOKENS = 512
+"""The pipeline's own length of a prompt."""
+
 
 class Flux(PipelineModel):
     """Conditioned on `prompt_embeds` [B, L, d] of T5 and on `pooled_prompt_embeds` [B, p] of CLIP.
@@ -30,6 +33,13 @@ class Flux(PipelineModel):
         device = self._encoder("text_encoder").device
         embeds, pooled, _ = self.pipeline.encode_prompt(prompts, device=device)
         return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
+
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        config = self.network.config
+        return {
+            "prompt_embeds": (T5_TOKENS, config.joint_attention_dim),
+            "pooled_prompt_embeds": (config.pooled_projection_dim,),
+        }
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         h, w = x_t.shape[-2:]

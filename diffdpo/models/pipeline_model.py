@@ -97,6 +97,14 @@ class PipelineModel:
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         raise NotImplementedError
 
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of what `encode_prompts` returns for one prompt, by the network's config alone.
+
+        Args:
+            text_tokens: of CLIP's text encoder.
+        """
+        raise NotImplementedError
+
     def encoder_identity(self) -> dict[str, Any]:
         place = Path(self.path)
         if not place.exists():

@@ -9,6 +9,9 @@ from diffdpo.models.lora import JOINT_ATTENTION
 from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import Conditioning
 
+T5_TOKENS = 256
+"""The pipeline's own length of T5's part."""
+
 
 class StableDiffusion3(PipelineModel):
     """Conditioned on `prompt_embeds` [B, L, d], CLIP's and T5's tokens one after the other (zeros in place of an
@@ -27,6 +30,13 @@ class StableDiffusion3(PipelineModel):
             prompts, None, None, device=device, do_classifier_free_guidance=False
         )
         return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
+
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        config = self.network.config
+        return {
+            "prompt_embeds": (text_tokens + T5_TOKENS, config.joint_attention_dim),
+            "pooled_prompt_embeds": (config.pooled_projection_dim,),
+        }
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         prediction: Tensor = network(

@@ -24,6 +24,9 @@ class StableDiffusion(PipelineModel):
         states = text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
         return {"prompt_embeds": states.float()}
 
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        return {"prompt_embeds": (text_tokens, self.network.config.cross_attention_dim)}
+
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         prompt_embeds = conditioning["prompt_embeds"]
         prediction: Tensor = network(x_t, timesteps, encoder_hidden_states=prompt_embeds, return_dict=False)[0]

@@ -199,13 +199,19 @@ def load_model(config: ImageConfig, device: torch.device) -> ImageModel:
 
 def encode_batch(config: ImageConfig, store: TripletStore) -> int:
     """Pairs to encode at a time: about half a million pixels, which the autoencoder takes in a few GB."""
+    height, width = trained_size(config, store)
+    return min(32, max(1, 2**18 // (height * width)))
+
+
+def trained_size(config: ImageConfig, store: TripletStore) -> tuple[int, int]:
+    """Height and width that images are trained at, in pixels; told by the store's first one where they stay as they
+    are."""
     try:
         with Image.open(io.BytesIO(store[0].chosen)) as image:
-            pixels = config.data.size**2 if config.data.size else image.width * image.height
+            return (config.data.size, config.data.size) if config.data.size else (image.height, image.width)
     except (OSError, ValueError, SyntaxError) as error:
         where = f"{store.folder}: pair {store.pair_ids[0]!r}"
         raise UserError(f"{where} has an image that cannot be opened ({error})") from None
-    return min(32, max(1, 2**18 // pixels))
 
 
 def cache_root(config: ImageConfig) -> Path:
