@@ -27,6 +27,7 @@ class Flux(PipelineModel):
     denoiser = "transformer"
     text_encoders = ("text_encoder", "text_encoder_2")
     lora_layers = JOINT_ATTENTION
+    guided_by_empty_prompt = False
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:

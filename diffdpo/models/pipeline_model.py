@@ -50,6 +50,8 @@ class PipelineModel:
     """The trained part of the pipeline."""
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     lora_layers: ClassVar[tuple[str, ...]] = ATTENTION
+    guided_by_empty_prompt: ClassVar[bool] = True
+    """Whether images are drawn with classifier-free guidance."""
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class PipelineModel:
 
     def export(self, folder: Path, weights: Sequence[Tensor] | None = None) -> Path:
         """A whole pipeline folder for `from_pretrained`, or with a LoRA a folder for `load_lora_weights`."""
-        with _weights_of(self.network, weights):
+        with weights_of(self.network, weights):
             if self.lora_rank:
                 save_lora(self.network, type(self.pipeline), folder, self.denoiser)
             else:
@@ -187,7 +189,7 @@ def _objective(scheduler: Any, path: str) -> Objective:
 
 
 @contextmanager
-def _weights_of(network: nn.Module, weights: Sequence[Tensor] | None) -> Iterator[None]:
+def weights_of(network: nn.Module, weights: Sequence[Tensor] | None) -> Iterator[None]:
     """Within, the trainable parameters hold `weights`."""
     if weights is None:
         yield
