@@ -42,6 +42,8 @@ def show(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print(f"would train {result['model']} on {what} ({held_out} held out)")
         print(f"steps: {result['steps']}, of {result['pairs_per_step']} {unit} each, into {result['output']}")
+        if "sample_every" in result:
+            print(f"sample grids: {result['sample_images']} images every {result['sample_every']} steps")
         if "memory_parts_gb" in result:
             show_memory(result)
         elif result["memory_gb"] is None:
@@ -69,21 +71,30 @@ def _run_images(config: ImageConfig, *, dry_run: bool) -> dict[str, Any]:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=resolve_model(config.model.path)))
     if dry_run:
         return _plan_images(config)
+    from diffdpo.commands.measure import open_measure
     from diffdpo.training.runner import run_images
 
-    return {"output": config.output, **run_images(config)}
+    return {"output": config.output, **run_images(config, open_measure)}
 
 
 def _plan_images(config: ImageConfig) -> dict[str, Any]:
+    from diffdpo.commands.measure import check_scorers
     from diffdpo.data.triplets import TripletStore
     from diffdpo.runs import check_claim
     from diffdpo.training.runner import run_settings, split_rows, trained_size
+    from diffdpo.training.samples import sample_prompts
 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
     check_claim(config.output, "train", lambda: run_settings(config, store))
+    grids = {}
+    if config.samples.every is not None:
+        check_scorers(config.samples.scorers)
+        prompts = sample_prompts(config, [store.captions[row] for row in held_out_rows])
+        grids = {"sample_every": config.samples.every, "sample_images": len(prompts)}
     return {
         **_plan(config),
+        **grids,
         "pairs": len(train_rows),
         "held_out_pairs": len(held_out_rows),
         **training_memory(config, trained_size(config, store)),

@@ -17,6 +17,7 @@ from diffdpo.config.image import (
     MapoConfig,
     MapoLossConfig,
     ModelConfig,
+    SamplesConfig,
     SftConfig,
     SftLossConfig,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "MapoConfig",
     "MapoLossConfig",
     "ModelConfig",
+    "SamplesConfig",
     "ScorerConfig",
     "ScorerLossConfig",
     "ScorerModelConfig",

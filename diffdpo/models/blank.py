@@ -113,8 +113,9 @@ def _gpu_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor 
     if torch.is_autocast_enabled("cuda"):
         query, key, value = (part.to(torch.get_autocast_dtype("cuda")) for part in (query, key, value))
     ops = torch.ops.aten
+    found: tuple[Tensor, ...]
     if query.dtype != torch.float32 and attn_mask is None and query.shape[-1] <= LARGEST_FLASH_HEAD:
-        found: Tensor = ops._scaled_dot_product_flash_attention(query, key, value)[0]
-        return found
-    found = ops._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True)[0]
-    return found
+        found = ops._scaled_dot_product_flash_attention(query, key, value)
+    else:
+        found = ops._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True)
+    return found[0]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffdpo.models.pipeline_model import PipelineModel, weights_of
+from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import Conditioning
 from diffdpo.models.sampling import Sampling, check_fits, draw
 
@@ -43,16 +43,12 @@ class LiveSampler:
         self._empty = _on_cpu(model.encode_prompts([""]))
         self._decoder = model.pipeline.vae
 
-    def __call__(self, weights: Sequence[Tensor] | None = None) -> list[Image.Image]:
-        """One image for each prompt, in order.
-
-        Args:
-            weights: in place of the trained ones; None draws with those.
-        """
+    def __call__(self) -> list[Image.Image]:
+        """One image for each prompt, in order, by the weights that are in the network now."""
         network = self.model.network
         device = next(network.parameters()).device
         rng = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        with rng, weights_of(network, weights), self._decoding(device), _wrapped(network, "forward", self._as_trained):
+        with rng, self._decoding(device), _wrapped(network, "forward", self._as_trained):
             return draw(self.model.pipeline, self._inputs, self.seeds, self.sampling)
 
     def _inputs(self, part: slice) -> dict[str, Tensor]:

@@ -138,7 +138,7 @@ class PipelineModel:
 
     def export(self, folder: Path, weights: Sequence[Tensor] | None = None) -> Path:
         """A whole pipeline folder for `from_pretrained`, or with a LoRA a folder for `load_lora_weights`."""
-        with weights_of(self.network, weights):
+        with _weights_of(self.network, weights):
             if self.lora_rank:
                 save_lora(self.network, type(self.pipeline), folder, self.denoiser)
             else:
@@ -189,7 +189,7 @@ def _objective(scheduler: Any, path: str) -> Objective:
 
 
 @contextmanager
-def weights_of(network: nn.Module, weights: Sequence[Tensor] | None) -> Iterator[None]:
+def _weights_of(network: nn.Module, weights: Sequence[Tensor] | None) -> Iterator[None]:
     """Within, the trainable parameters hold `weights`."""
     if weights is None:
         yield
