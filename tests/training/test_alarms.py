@@ -51,15 +51,16 @@ def test_a_fair_or_unclear_accuracy_is_not(values):
 
 
 def test_an_alarm_that_was_over_is_told_again():
-    up, down = [0.01 * step for step in range(1, 21)], [-0.01] * (12 + LOGS)
-    found = heard("error/chosen_vs_ref", [*up, *down, *up], steps=60)
+    up, down = [0.01 * step for step in range(1, 21)], [-0.01] * (4 * LOGS)
+    found = heard("error/chosen_vs_ref", [*up, *down, *up], steps=90)
     assert [name for _, name in found] == ["winner_error", "winner_error"]
     assert found[0][0] <= len(up) < len(up) + len(down) < found[1][0]
 
 
 def test_an_alarm_that_is_quiet_for_a_moment_is_not_told_again():
-    up = [0.01 * step for step in range(1, 21)]
-    assert len(heard("error/chosen_vs_ref", [*up, -0.01, *up])) == 1
+    values = [0.01 * step for step in range(1, 60)]
+    values[30] = -0.01
+    assert len(heard("error/chosen_vs_ref", values, steps=60)) == 1
 
 
 @pytest.mark.parametrize("name", ["saturation", "contrast"])
