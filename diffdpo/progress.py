@@ -78,6 +78,15 @@ def _lines(label: str, total: int, done: int) -> Advance:
         now = time.monotonic()
         if count >= total or now - spoke >= LINE_EVERY_S:
             spoke = now
-            say(f"{label}: {count}/{total}  {now - began:.0f} s  {note}".rstrip())
+            left = (now - began) / max(1, count - done) * (total - count)
+            say(f"{label}: {count}/{total}  {_spell(now - began)}, {_spell(left)} left  {note}".rstrip())
 
     return advance
+
+
+def _spell(seconds: float) -> str:
+    """A length of time, as short as a glance needs it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffdpo.commands.memory import show_memory, training_memory
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,7 +46,11 @@ def show(result: dict[str, Any]) -> None:
         if "records" in result:
             print(f"read: {result['records']}; the longest sequence has {result['longest']} tokens")
         print(f"steps: {result['steps']}, of {result['pairs_per_step']} {unit} each, into {result['output']}")
-        if result["memory_gb"] is None:
+        if "sample_every" in result:
+            print(f"sample grids: {result['sample_images']} images every {result['sample_every']} steps")
+        if "memory_parts_gb" in result:
+            show_memory(result)
+        elif result["memory_gb"] is None:
             print("memory: not counted, the model is not here yet and would be fetched from the hub")
         else:
             counted = "optimiser" if result["optimizer"] == "adamw" else "optimiser (as large as adamw's)"
@@ -71,30 +77,33 @@ def _run_images(config: ImageConfig, *, dry_run: bool) -> dict[str, Any]:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=resolve_model(config.model.path)))
     if dry_run:
         return _plan_images(config)
+    from diffdpo.commands.measure import open_measure
     from diffdpo.training.runner import run_images
 
-    return {"output": config.output, **run_images(config)}
+    return {"output": config.output, **run_images(config, open_measure)}
 
 
 def _plan_images(config: ImageConfig) -> dict[str, Any]:
+    from diffdpo.commands.measure import check_scorers
     from diffdpo.data.triplets import TripletStore
-    from diffdpo.models.memory import training_memory_gb
     from diffdpo.runs import check_claim
-    from diffdpo.training.runner import run_settings, split_rows
+    from diffdpo.training.runner import run_settings, split_rows, trained_size
+    from diffdpo.training.samples import sample_prompts
 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
     check_claim(config.output, "train", lambda: run_settings(config, store))
+    grids = {}
+    if config.samples.every is not None:
+        check_scorers(config.samples.scorers)
+        prompts = sample_prompts(config, [store.captions[row] for row in held_out_rows])
+        grids = {"sample_every": config.samples.every, "sample_images": len(prompts)}
     return {
         **_plan(config),
+        **grids,
         "pairs": len(train_rows),
         "held_out_pairs": len(held_out_rows),
-        "memory_gb": training_memory_gb(
-            config.model.path,
-            config.lora.rank,
-            ema=config.training.ema is not None,
-            copy=config.model.reference == "copy",
-        ),
+        **training_memory(config, trained_size(config, store)),
     }
 
 

@@ -17,6 +17,7 @@ from diffdpo.config.image import (
     MapoConfig,
     MapoLossConfig,
     ModelConfig,
+    SamplesConfig,
     SftConfig,
     SftLossConfig,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "ModelConfig",
     "RewardConfig",
     "RewardLossConfig",
+    "SamplesConfig",
     "ScorerConfig",
     "ScorerLossConfig",
     "ScorerModelConfig",

@@ -139,6 +139,36 @@ class SftLossConfig:
 
 
 @dataclass(frozen=True)
+class SamplesConfig:
+    """Grids of images drawn while training, always of the same prompts and seeds. They move no weight, so that all of
+    this may be other when a run goes on."""
+
+    every: int | None = None
+    """Steps between two grids; None draws none."""
+    prompts: str | None = None
+    """A file of prompts, of which the first ones are taken; None takes captions of the held-out pairs."""
+    count: int = 16
+    """Images in a grid, one for each prompt; fewer where there are fewer prompts."""
+    steps: int = 30
+    """Denoising steps."""
+    guidance: float = 7.5
+    """Classifier-free guidance scale."""
+    seed: int = 0
+    """Of the first image; the second has the next one, and so on."""
+    batch_size: int = 4
+    """Images drawn at a time."""
+    scorers: tuple[str, ...] = ()
+    """Judges that look at every grid, `name` or `name=path`; they stay in memory beside the training."""
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            in_range("samples.every", self.every, 1, float("inf"))
+        for name in ("count", "steps", "batch_size"):
+            in_range(f"samples.{name}", getattr(self, name), 1, float("inf"))
+        in_range("samples.seed", self.seed, 0, 2**31)
+
+
+@dataclass(frozen=True)
 class ImageConfig:
     """What the methods that tune an image model share."""
 
@@ -149,6 +179,7 @@ class ImageConfig:
     training: TrainingConfig
     loss: LossConfig | KtoLossConfig | MapoLossConfig | SftLossConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
     method: str = ""
     seed: int = 0
 

@@ -52,6 +52,10 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         if value is None:
             return None
         kind = next(arm for arm in get_args(kind) if arm is not type(None))
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{key}: a list is wanted here, such as [a, b], not {value!r}")
+        return tuple(_convert(item, get_args(kind)[0], f"{key}[{place}]") for place, item in enumerate(value))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise unknown(f"value of {key}:", str(value), map(str, get_args(kind)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ class Flux(PipelineModel):
     text_encoders = ("text_encoder", "text_encoder_2")
     t5_length = 512
     lora_layers = JOINT_ATTENTION
+    guided_by_empty_prompt = False
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
@@ -30,6 +33,13 @@ class Flux(PipelineModel):
             prompts, device=device, max_sequence_length=self.max_sequence_length
         )
         return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
+
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        config: Any = self.network.config
+        return {
+            "prompt_embeds": (self.max_sequence_length, config.joint_attention_dim),
+            "pooled_prompt_embeds": (config.pooled_projection_dim,),
+        }
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         h, w = x_t.shape[-2:]

@@ -1,4 +1,7 @@
-"""What a model needs in memory, counted from the checkpoint's own files before anything is loaded."""
+"""What a model's weights need in memory, counted from the checkpoint's own files before anything is loaded.
+
+What tuning it takes in all is in `models.footprint`.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +19,9 @@ FLOAT32 = 4
 ADAM = 2 * FLOAT32
 
 
-def training_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> float | None:
-    """Weights, gradients, Adam's moments, the weight average and a frozen copy as reference, in 1e9 bytes.
-
-    Activations are not in it: they grow with batch and resolution. A LoRA's own parameters are a few per cent of the
-    network's and are not in it either. Of a single file all weights count as trained ones. None for the name of a hub
-    model: nothing is fetched to count it.
-
-    Raises:
-        UserError: no such folder, or it is not a pipeline.
-    """
-    folder = _local_folder(model)
-    if folder is None:
-        return None
-    if folder.is_file():
-        denoiser, encoders = _count(folder), 0
-    else:
-        denoiser = _parameters(folder / "unet") + _parameters(folder / "transformer")
-        encoders = sum(_encoder_bytes(part) for part in (folder / "vae", *folder.glob("text_encoder*")))
-    if denoiser == 0:
-        raise UserError(
-            f"{folder}: no unet/ or transformer/ with *.safetensors in it, so this is no diffusers pipeline"
-        )
-    return (denoiser * _per_weight(lora_rank, ema=ema, copy=copy) + encoders) / 1e9
-
-
 def language_model_memory_gb(model: str, lora_rank: int, *, ema: bool, copy: bool) -> float | None:
-    """The same for a language model: a transformers folder, or None for a hub name and for a GGUF file, whose packed
-    weights are not counted."""
+    """Weights, gradients, Adam's moments, the average and a frozen copy of a language model, in 1e9 bytes; activations,
+    which grow with the batch, are not in it. None for a hub name, and for a GGUF file, whose weights are packed."""
     folder = Path(model)
     if not folder.is_dir():
         return None
@@ -56,8 +34,31 @@ def trained_memory_gb(parameters: int, trained: int, *, ema: bool) -> float:
     return (parameters * FLOAT32 + trained * per_trained) / 1e9
 
 
+def encoders_gb(model: str) -> float | None:
+    """The autoencoder and the text encoders as they are when they encode, in 1e9 bytes; None where they are in no
+    folder here.
+
+    Raises:
+        UserError: no such folder, a file in it is damaged, or the denoiser's weights are not in it.
+    """
+    folder = _local_folder(model)
+    if folder is None or folder.is_file():
+        return None
+    if not _parameters(folder / "unet") + _parameters(folder / "transformer"):
+        raise UserError(
+            f"{folder}: no unet/ or transformer/ with *.safetensors in it, so this is no diffusers pipeline"
+        )
+    return sum(_encoder_bytes(part) for part in (folder / "vae", *folder.glob("text_encoder*"))) / 1e9
+
+
 def weights_gb(model: str, dtype: torch.dtype) -> float | None:
-    """All weights of a pipeline in `dtype`, in 1e9 bytes: the least that drawing images needs. Else as above."""
+    """All weights of a pipeline in `dtype`, in 1e9 bytes: the least that drawing images needs.
+
+    None for the name of a hub model: nothing is fetched to count it.
+
+    Raises:
+        UserError: no such folder, or a file in it is damaged.
+    """
     folder = _local_folder(model)
     if folder is None:
         return None

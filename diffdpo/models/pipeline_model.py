@@ -60,6 +60,8 @@ class PipelineModel:
     t5_length: ClassVar[int] = 0
     """Tokens that T5 reads where nothing else is asked for, as in the diffusers pipeline; 0 of a family without it."""
     lora_layers: ClassVar[tuple[str, ...]] = ATTENTION
+    guided_by_empty_prompt: ClassVar[bool] = True
+    """Whether images are drawn with classifier-free guidance."""
 
     def __init__(
         self,
@@ -109,6 +111,14 @@ class PipelineModel:
         return ((posterior.mean - shift) * scale).float(), (posterior.std * scale).float()
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
+        raise NotImplementedError
+
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of what `encode_prompts` returns for one prompt, by the network's config alone.
+
+        Args:
+            text_tokens: of CLIP's text encoder.
+        """
         raise NotImplementedError
 
     def encoder_identity(self) -> dict[str, Any]:

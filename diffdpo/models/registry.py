@@ -29,7 +29,11 @@ def load_model(path: str, **options: Any) -> PipelineModel:
         UserError: it cannot be opened, or is of a family that is not here.
     """
     pipeline = load_pipeline(path, own_t5=True)
-    name = type(pipeline).__name__
-    if name not in FAMILIES:
-        raise UserError(f"model {path!r}: a {name}; what can be trained is {', '.join(FAMILIES)}")
-    return FAMILIES[name](pipeline, path, **options)
+    return family_of(type(pipeline).__name__, path)(pipeline, path, **options)
+
+
+def family_of(pipeline_class: str, path: str) -> type[PipelineModel]:
+    """The family that a checkpoint of that diffusers class is of; UserError, naming `path`, if none here is."""
+    if pipeline_class not in FAMILIES:
+        raise UserError(f"model {path!r}: a {pipeline_class}; what can be trained is {', '.join(FAMILIES)}")
+    return FAMILIES[pipeline_class]

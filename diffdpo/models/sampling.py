@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,17 +103,24 @@ def generate(
     Raises:
         UserError: the pipeline cannot draw in that size or in so many steps.
     """
-    _check_fits(pipeline, sampling)
+    check_fits(pipeline, sampling)
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+    return draw(pipeline, lambda part: {"prompt": list(prompts[part])}, seeds, sampling)
+
+
+def draw(
+    pipeline: DiffusionPipeline, inputs: Callable[[slice], dict[str, Any]], seeds: Sequence[int], sampling: Sampling
+) -> list[Image.Image]:
+    """`generate`, of a pipeline that is given its texts by `inputs`: the arguments of the images of a batch."""
     size = {} if sampling.size is None else {"height": sampling.size, "width": sampling.size}
     images: list[Image.Image] = []
-    for start in range(0, len(prompts), sampling.batch_size):
+    for start in range(0, len(seeds), sampling.batch_size):
         part = slice(start, start + sampling.batch_size)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[part]]
         with attention_kernel(pipeline.device.type, _latent_pixels(pipeline, sampling.size)):
             output = pipeline(
-                prompt=list(prompts[part]),
+                **inputs(part),
                 generator=generators,
                 num_inference_steps=sampling.steps,
                 guidance_scale=sampling.guidance,
@@ -123,7 +130,8 @@ def generate(
     return images
 
 
-def _check_fits(pipeline: DiffusionPipeline, sampling: Sampling) -> None:
+def check_fits(pipeline: DiffusionPipeline, sampling: Sampling) -> None:
+    """Raise UserError if the pipeline cannot draw in that size or in so many steps."""
     most = pipeline.scheduler.config.get("num_train_timesteps", sampling.steps)
     if sampling.steps > most:
         raise UserError(f"--steps {sampling.steps}: the model was trained with {most} steps, so that is the most")

@@ -33,6 +33,11 @@ class SDXL(PipelineModel):
             pooled = pooled.masked_fill(empty[:, None], 0)
         return {"prompt_embeds": embeds.float(), "pooled_prompt_embeds": pooled.float()}
 
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        config: Any = self.network.config
+        pooled: int = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim  # six time ids
+        return {"prompt_embeds": (text_tokens, config.cross_attention_dim), "pooled_prompt_embeds": (pooled,)}
+
     def encoder_identity(self) -> dict[str, Any]:
         zeros = bool(self.pipeline.config.force_zeros_for_empty_prompt)
         return {**super().encoder_identity(), "force_zeros_for_empty_prompt": zeros}

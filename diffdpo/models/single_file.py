@@ -42,7 +42,7 @@ def open_single_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
         name = json.loads((beside / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
         options["config"] = str(beside)
     else:
-        name = PIPELINES.get(kind := _kind(path), "")
+        name = PIPELINES.get(kind := kind_of(path), "")
         if not name:
             raise ValueError(f"its tensors are laid out as {kind}, which is no family that is known here")
     if name == "StableDiffusionPipeline":
@@ -50,7 +50,8 @@ def open_single_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
     return getattr(diffusers, name).from_single_file(str(path), **options)
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """diffusers' name for the layout of a single file, told by its tensors."""
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
 
     return str(infer_diffusers_model_type(load_single_file_checkpoint(str(path))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,10 @@ class StableDiffusion(PipelineModel):
         )
         states = text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
         return {"prompt_embeds": states.float()}
+
+    def conditioning_shapes(self, text_tokens: int) -> dict[str, tuple[int, ...]]:
+        config: Any = self.network.config
+        return {"prompt_embeds": (text_tokens, config.cross_attention_dim)}
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         prompt_embeds = conditioning["prompt_embeds"]

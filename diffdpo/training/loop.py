@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -30,7 +30,7 @@ from diffdpo.training.guard import (
     refuse_broken,
     step_unless,
 )
-from diffdpo.training.metrics import MetricsFile, as_written, finite, read_metrics
+from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read_metrics
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import Order
 from diffdpo.training.window import Window
@@ -67,6 +67,16 @@ class Announced(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Somebody who looks at the weights now and then, such as at what they draw, and moves none."""
+
+    def due(self, step: int) -> bool: ...
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Figures to log. Called in every process; the network has the weights that would be exported."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What training leaves: the weights to export (the average, where one is kept), and the last figures."""
@@ -98,6 +108,7 @@ def train(
     folder: Path,
     accelerator: Accelerator,
     undecayed: Sequence[nn.Parameter] = (),
+    watch: Watch | None = None,
 ) -> Outcome:
     """Run a recipe to its last step, from the newest checkpoint if there is one.
 
@@ -108,11 +119,12 @@ def train(
         run: identifies settings, model and data; see `checkpoints.save`.
         folder: the run's folder; `checkpoints/` and `metrics.jsonl` are written into it.
         undecayed: trained parameters that weight decay leaves alone.
+        watch: called after step 0, before the first, and after every step for which it is due.
 
     Raises:
         UserError: several steps one after the other, or the weights, were not finite.
     """
-    return _Training(recipe, config, seed, run, folder, accelerator, undecayed).to_the_end()
+    return _Training(recipe, config, seed, run, folder, accelerator, undecayed, watch).to_the_end()
 
 
 class _Training:
@@ -125,7 +137,9 @@ class _Training:
         folder: Path,
         accelerator: Accelerator,
         undecayed: Sequence[nn.Parameter],
+        watch: Watch | None = None,
     ) -> None:
+        self.watch = watch
         self.recipe, self.config, self.run_name, self.accelerator = recipe, config, run, accelerator
         self.checkpoints = folder / "checkpoints"
         self.metrics = MetricsFile(folder / "metrics.jsonl")
@@ -146,6 +160,7 @@ class _Training:
         config = self.config
         if self.start == 0:
             self._evaluate(0)
+            self._look(0)
         window = Window()
         with progress("training", config.steps, self.start, shown=self.accelerator.is_main_process) as advance:
             for step in range(self.start, config.steps):
@@ -159,9 +174,10 @@ class _Training:
                     window = Window()
                 if evaluates:
                     self._evaluate(done)
+                looks = self._look(done)
                 if saves:
                     self._save(done)
-                if evaluates or saves:
+                if evaluates or saves or looks:
                     window.restart_clock()
                 advance(1, self._note() if self.accelerator.is_main_process else "")
         weights = self.average.weights if self.average else [p.detach() for p in self.parameters]
@@ -210,21 +226,40 @@ class _Training:
             means[SKIPPED] = self.skips.total
         seconds = time.monotonic() - window.began
         means["pairs_per_second"] = window.steps * self.share * self.config.accumulation / seconds
-        if self.accelerator.is_main_process:
-            for name, words in self.alarms.hear(step, as_written(means)).items():
-                say(f"alarm at step {step}: {words}")
-                means[f"alarm/{name}"] = 1.0
-            self.metrics.write(step, means)
-        self.figures.update(finite(means))
+        self._tell(step, means)
 
-    def _evaluate(self, step: int) -> None:
+    def _tell(self, step: int, figures: dict[str, float]) -> None:
+        """Write a line, with the alarms that it raises."""
+        if self.accelerator.is_main_process and figures:
+            alarms = self.alarms.hear(step, as_written(figures))
+            for words in alarms.values():
+                say(f"alarm at step {step}: {words}")
+            figures = {**figures, **{f"alarm/{name}": 1.0 for name in alarms}}
+            self.metrics.write(step, figures)
+        self.figures.update(finite(figures))
+
+    def _look(self, step: int) -> bool:
+        """Call `watch` if it is due. Before the checkpoint of that step, which remembers its line."""
+        if self.watch is None or not self.watch.due(step):
+            return False
+        with self._averaged():
+            figures = self.watch(step)
+        self._tell(step, figures)
+        return True
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the network has the average of its weights, where one is kept."""
         kept = [p.detach().clone() for p in self.parameters] if self.average else []
         if self.average:
             torch._foreach_copy_([p.data for p in self.parameters], self.average.weights)
-        with self.accelerator.autocast():
-            figures = self.recipe.evaluate()
+        yield
         if self.average:
             torch._foreach_copy_([p.data for p in self.parameters], kept)
+
+    def _evaluate(self, step: int) -> None:
+        with self._averaged(), self.accelerator.autocast():
+            figures = self.recipe.evaluate()
         self.figures.update(finite(figures))
         if self.accelerator.is_main_process and figures:
             self.metrics.write(step, figures)
@@ -281,5 +316,4 @@ class _Training:
         return checkpoint.step
 
     def _note(self) -> str:
-        shown: tuple[tuple[str, str], ...] = (("loss", "loss"), ("eval/accuracy", "held-out accuracy"))
-        return "  ".join(f"{label} {self.figures[key]:.4f}" for key, label in shown if key in self.figures)
+        return note(self.figures)

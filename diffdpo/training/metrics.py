@@ -67,6 +67,20 @@ def as_written(figures: Mapping[str, float]) -> dict[str, float]:
     return {key: _rounded(value) for key, value in finite(figures).items()}
 
 
+SHOWN = {
+    "loss": "loss {:.4f}",
+    "gradient_weight": "gradient weight {:.2f}",
+    "eval/accuracy": "held-out accuracy {:.1%}",
+    "pairs_per_second": "{:.3g} pairs/s",
+}
+"""Of a run's figures, what stands beside its progress."""
+
+
+def note(figures: Mapping[str, float]) -> str:
+    """The figures as the progress line has them."""
+    return "  ".join(form.format(figures[name]) for name, form in SHOWN.items() if name in figures)
+
+
 def _rounded(value: float) -> float:
     """Eight significant digits: more than float32 has, fewer than repr prints."""
     return float(f"{value:.8g}")

@@ -17,6 +17,7 @@ from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
 from diffdpo.models import registry
+from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import ImageModel
 from diffdpo.runs import content_hash
 from diffdpo.training.folder import (
@@ -35,14 +36,18 @@ from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.order import Order
 from diffdpo.training.reference import ReferenceTable, reference_table
 from diffdpo.training.referenced import ReferencedRecipe
+from diffdpo.training.samples import OpenMeasure, SampleWatch
 from diffdpo.training.splits import held_out
 
 
-def run_images(config: ImageConfig) -> dict[str, Any]:
+def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> dict[str, Any]:
     """Train, or go on, or find it done. Returns what the manifest records as results.
 
+    Args:
+        open_measure: what the grids of `samples` are measured by.
+
     Raises:
-        UserError: an unfit store, model or output folder.
+        UserError: an unfit store, model or output folder; besides whatever `open_measure` raises.
     """
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
@@ -55,6 +60,10 @@ def run_images(config: ImageConfig) -> dict[str, Any]:
     # Model and data first: a folder is only taken when nothing the user gave stands in the way.
     model = load_model(config, accelerator.device)
     cache = open_cache(config, store, model)
+    watch = None
+    if config.samples.every is not None:
+        captions = [store.captions[row] for row in held_out_rows]
+        watch = SampleWatch(config, captions, model, accelerator, open_measure)
     model.forget_encoders()
 
     def tune(folder: Path) -> Outcome:
@@ -68,8 +77,17 @@ def run_images(config: ImageConfig) -> dict[str, Any]:
         if config.model.reference == "cached":
             assert isinstance(recipe, ReferencedRecipe), "the config refuses it otherwise"
             recipe.use(compute_table(config, settings, store, recipe, accelerator))
-        run = run_name(settings)
-        return train(recipe, config.training, seed=config.seed, run=run, folder=folder, accelerator=accelerator)
+        if watch is not None:
+            watch.begin(folder)
+        return train(
+            recipe,
+            config.training,
+            seed=config.seed,
+            run=run_name(settings),
+            folder=folder,
+            accelerator=accelerator,
+            watch=watch,
+        )
 
     def export(folder: Path, outcome: Outcome) -> dict[str, Any]:
         exported = "lora" if config.lora.rank else "model"
@@ -148,6 +166,7 @@ def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:
     settings["model"] = {"reference": config.model.reference, **told(config)}
     del settings["output"], settings["data"]["path"], settings["data"]["cache"]
     settings["training"] = without_pace(settings["training"])
+    del settings["samples"]  # which moves no weight either
     # Left out where it changes nothing, so that runs made before there was such a key still go on.
     if config.data.min_margin is None:
         del settings["data"]["min_margin"]
@@ -190,7 +209,7 @@ def split_rows(store: TripletStore, config: ImageConfig) -> tuple[list[int], lis
     return train_rows, held_out_rows
 
 
-def load_model(config: ImageConfig, device: torch.device) -> ImageModel:
+def load_model(config: ImageConfig, device: torch.device) -> PipelineModel:
     """The model to train. Frozen weights next to a LoRA take the half precision that is trained in, on a GPU."""
     halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
     on_gpu = device.type == "cuda"
@@ -208,13 +227,19 @@ def load_model(config: ImageConfig, device: torch.device) -> ImageModel:
 
 def encode_batch(config: ImageConfig, store: TripletStore) -> int:
     """Pairs to encode at a time: about half a million pixels, which the autoencoder takes in a few GB."""
+    height, width = trained_size(config, store)
+    return min(32, max(1, 2**18 // (height * width)))
+
+
+def trained_size(config: ImageConfig, store: TripletStore) -> tuple[int, int]:
+    """Height and width that images are trained at, in pixels; told by the store's first one where they stay as they
+    are."""
     try:
         with Image.open(io.BytesIO(store[0].chosen)) as image:
-            pixels = config.data.size**2 if config.data.size else image.width * image.height
+            return (config.data.size, config.data.size) if config.data.size else (image.height, image.width)
     except (OSError, ValueError, SyntaxError) as error:
         where = f"{store.folder}: pair {store.pair_ids[0]!r}"
         raise UserError(f"{where} has an image that cannot be opened ({error})") from None
-    return min(32, max(1, 2**18 // pixels))
 
 
 def cache_root(config: ImageConfig) -> Path:

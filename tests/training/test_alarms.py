@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from diffdpo.training import loop
-from diffdpo.training.alarms import Alarms, rising
+from diffdpo.training.alarms import Alarms
 from diffdpo.training.diffusion_dpo import DiffusionDpo
 from diffdpo.training.runner import run_images
+from diffdpo.training.symptoms import LOGS, rising
 
 
 def heard(key: str, values: list[float], steps: int = 30) -> list[tuple[int, str]]:
@@ -47,6 +48,70 @@ def test_an_accuracy_of_a_coin_is_told_after_a_third(key):
 @pytest.mark.parametrize("values", [[0.65] * 30, [0.5] * 8 + [0.7] * 22, [0.3, 0.8] * 15])
 def test_a_fair_or_unclear_accuracy_is_not(values):
     assert heard("rewards/accuracies", values) == []
+
+
+def test_an_alarm_that_was_over_is_told_again():
+    up, down = [0.01 * step for step in range(1, 21)], [-0.01] * (4 * LOGS)
+    found = heard("error/chosen_vs_ref", [*up, *down, *up], steps=90)
+    assert [name for _, name in found] == ["winner_error", "winner_error"]
+    assert found[0][0] <= len(up) < len(up) + len(down) < found[1][0]
+
+
+def test_an_alarm_that_is_quiet_for_a_moment_is_not_told_again():
+    values = [0.01 * step for step in range(1, 60)]
+    values[30] = -0.01
+    assert len(heard("error/chosen_vs_ref", values, steps=60)) == 1
+
+
+@pytest.mark.parametrize("name", ["saturation", "contrast"])
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_look_that_drifts_is_told_at_the_second_grid(name, way):
+    assert heard(f"drift/{name}", [0.1, 0.26 * way, 0.26 * way, 0.5 * way]) == [(3, name)]
+    assert heard(f"drift/{name}", [0.3 * way, 0.1, 0.3 * way, 0.24 * way]) == []
+    again = heard(f"drift/{name}", [0.3 * way, 0.3 * way, 0.0, 0.0, 0.3 * way, 0.3 * way])
+    assert again == [(2, name), (6, name)]
+
+
+def told_of_scores(scores: list[float], accuracies: list[float]) -> list[str]:
+    """Two logged lines, then a grid, and so on."""
+    alarms, found = Alarms(1000), []
+    lines = iter(accuracies)
+    for number, score in enumerate(scores):
+        for _ in range(2 if number else 0):
+            found += alarms.hear(number, {"rewards/accuracies": next(lines)})
+        found += alarms.hear(number, {"samples/pickscore": score})
+    return found
+
+
+RISING = [0.60 + 0.02 * number for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "accuracies", "alarm"),
+    [
+        ([20.0, 19.9, 19.8, 19.7], RISING, True),
+        ([20.0, 20.5, 20.4, 20.1, 19.9], RISING, True),
+        ([20.0, 20.9, 20.7, 20.5, 20.3], RISING, False),
+        ([20.0, 19.9, 20.1, 19.8, 19.7], RISING, False),
+        ([20.0, 19.9, 19.8, 19.7], RISING[::-1], False),
+        ([20.0, 19.9], RISING, False),
+    ],
+    ids=["falls", "rises first", "still above the base", "up and down", "accuracy falls too", "short"],
+)
+def test_a_score_that_falls_while_the_accuracy_rises_is_told(scores, accuracies, alarm):
+    assert told_of_scores(scores, accuracies) == (["score/pickscore"] if alarm else [])
+
+
+def test_skipped_steps_are_told_once_while_they_go_on():
+    assert heard("skipped", [1, 1, 2, 3, 3, 4]) == [(1, "skipped")]
+    assert heard("skipped", [1] * (LOGS + 1) + [2]) == [(1, "skipped"), (LOGS + 2, "skipped")]
+
+
+def test_every_alarm_says_which_key_to_turn():
+    alarms = Alarms(10)
+    alarms.hear(0, {"samples/pickscore": 20.0})
+    assert len(alarms.symptoms) == 6
+    assert all("training." in symptom.words or "loss." in symptom.words for symptom in alarms.symptoms.values())
 
 
 def test_a_run_names_an_alarm_in_its_metrics_and_goes_on_the_same(make_config, tmp_path, monkeypatch, capsys):
