@@ -74,10 +74,12 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
     from diffdpo.data.triplets import TripletStore
     from diffdpo.models.memory import training_memory_gb
     from diffdpo.runs import check_claim
+    from diffdpo.training.data_keys import pair_weights
     from diffdpo.training.runner import run_settings, split_rows
 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
+    pair_weights(store, train_rows, config.data)
     check_claim(config.output, "train", lambda: run_settings(config, store))
     return {
         **_plan(config),

@@ -10,10 +10,12 @@ from diffdpo.losses.mapo import mapo_loss, mapo_score
 from diffdpo.losses.policy import AdaptiveKL, generalized_advantage, policy_loss, shaped_rewards, value_loss
 from diffdpo.losses.preference import KINDS, PreferenceOutput, preference_loss
 from diffdpo.losses.ranking import ranking_loss, soft_label_loss
+from diffdpo.losses.weighting import MARGIN_CAP, margin_weights
 
 __all__ = [
     "KINDS",
     "KTO_KINDS",
+    "MARGIN_CAP",
     "AdaptiveKL",
     "PreferenceOutput",
     "denoising_error",
@@ -24,6 +26,7 @@ __all__ = [
     "log_ratio_from_errors",
     "mapo_loss",
     "mapo_score",
+    "margin_weights",
     "policy_loss",
     "preference_loss",
     "ranking_loss",

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffdpo.data import latents
+from diffdpo.data import shards
+from diffdpo.data.framing import Framing
 from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import Pair, TripletStore, write_pairs
 from diffdpo.errors import UserError
@@ -127,7 +128,7 @@ def test_a_complete_cache_is_opened_without_encoding(tmp_path: Path, store: Trip
 
 @pytest.mark.parametrize(
     "options",
-    [{"encoder": {"vae": "other"}}, {"dtype": "float16"}, {"size": 4}],
+    [{"encoder": {"vae": "other"}}, {"dtype": "float16"}, {"framing": Framing(size=4)}],
     ids=["encoder", "dtype", "size"],
 )
 def test_other_settings_have_another_cache(tmp_path: Path, store: TripletStore, options: dict[str, Any]) -> None:
@@ -142,7 +143,7 @@ def test_another_store_has_another_cache(tmp_path: Path, store: TripletStore) ->
 
 
 def test_an_interrupted_cache_goes_on_with_the_missing_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latents, "PAIRS_PER_SHARD", 2)
+    monkeypatch.setattr(shards, "ROWS", 2)
     store = store_of(tmp_path / "store", [pair(number) for number in range(5)])
     whole = opened(tmp_path / "whole", store, Encoder(), batch_size=1)
     interrupted = Encoder()
@@ -177,7 +178,7 @@ def test_images_of_differing_size_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_size_cuts_the_centre_out_of_both_images(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", [pair(0, size=(8, 12))])
-    batch = opened(tmp_path / "cache", store, Encoder(), size=8).batch([0])
+    batch = opened(tmp_path / "cache", store, Encoder(), framing=Framing(size=8)).batch([0])
     centre = Image.open(io.BytesIO(store[0].rejected)).crop((0, 2, 8, 10))
     assert torch.equal(batch.mean_l, Encoder().encode_images([centre])[0])
     assert batch.sizes.tolist() == [[[12, 8, 2, 0]] * 2]
@@ -185,7 +186,7 @@ def test_a_size_cuts_the_centre_out_of_both_images(tmp_path: Path) -> None:
 
 def test_a_size_resizes_the_shortest_edge(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", [pair(0), pair(1, size=(16, 20))])
-    batch = opened(tmp_path / "cache", store, Encoder(), size=4).batch([0, 1])
+    batch = opened(tmp_path / "cache", store, Encoder(), framing=Framing(size=4)).batch([0, 1])
     assert batch.mean_w.shape == (2, 3, 2, 2)
     assert batch.sizes[:, 0].tolist() == [[8, 8, 0, 0], [20, 16, 0, 0]]
 
