@@ -119,6 +119,8 @@ class PairRecipe(ABC):
         """The pairs of some examples, each in the view that its epoch draws."""
         rows = [self.train_rows[index] for index, _ in examples]
         ids, n_views = self.cache.pair_ids, self.cache.n_views
+        if n_views == 1:
+            return self.cache.batch(rows)
         views = [draw_view(self.seed, ids[row], epoch, n_views) for row, (_, epoch) in zip(rows, examples, strict=True)]
         return self.cache.batch(rows, views)
 
