@@ -1,5 +1,7 @@
 """Every epoch sees every example once, and a step's batch is a function of seed and step."""
 
+from itertools import pairwise
+
 import pytest
 
 from diffdpo.training.order import BucketOrder, Order
@@ -54,7 +56,7 @@ def test_every_example_of_a_bucket_comes_once_in_each_of_its_epochs():
 def test_buckets_are_mixed_from_step_to_step():
     dealt = [BUCKETS[index] for index, _ in bucketed().between(0, 84 * 5)][::4]
     assert dealt != sorted(dealt)
-    changes = sum(a != b for a, b in zip(dealt, dealt[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(dealt))
     assert changes > len(dealt) / 4
 
 
