@@ -150,13 +150,13 @@ class PairRecipe(ABC):
 
     def _held_out_parts(self) -> list[list[int]]:
         """Rows that go through the network together; with buckets, bucket by bucket."""
-        rows, parts = self.held_out_rows, []
-        for places in self._alike(rows):
-            parts += [
-                [rows[place] for place in places[start:][:HELD_OUT_BATCH]]
-                for start in range(0, len(places), HELD_OUT_BATCH)
-            ]
-        return parts
+        rows = self.held_out_rows
+        together = [[rows[place] for place in places] for places in self._alike(rows)]
+        return [
+            alike[start : start + HELD_OUT_BATCH]
+            for alike in together
+            for start in range(0, len(alike), HELD_OUT_BATCH)
+        ]
 
     def _alike(self, rows: Sequence[int]) -> list[list[int]]:
         """The places of the cache's `rows`, those of one bucket together."""
