@@ -21,8 +21,8 @@ from diffdpo.runs import write_bytes
 
 ROWS = 256
 """At most so many rows in a shard,"""
-BYTES = 300_000_000
-"""and about so many bytes: a shard is put together in memory."""
+BYTES = 150_000_000
+"""and about so many bytes: a shard is put together in memory, which takes about four times its size."""
 
 Rows = dict[str, Tensor]
 """Tensors [n, ...] by name; those that stand for only some of the rows are shorter."""
