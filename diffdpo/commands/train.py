@@ -87,11 +87,13 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
     from diffdpo.commands.measure import check_scorers
     from diffdpo.data.triplets import TripletStore
     from diffdpo.runs import check_claim
+    from diffdpo.training.data_keys import pair_weights
     from diffdpo.training.runner import run_settings, split_rows, trained_size
     from diffdpo.training.samples import sample_prompts
 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
+    pair_weights(store, train_rows, config.data)
     check_claim(config.output, "train", lambda: run_settings(config, store))
     grids = {}
     if config.samples.every is not None:

@@ -58,6 +58,9 @@ class DataConfig:
     min_margin: float | None = None
     """Trains only on pairs whose scores are at least this far apart, in the labeler's unit; None takes all. Ties
     are left to `ties`."""
+    margin_weight: Literal["none", "linear"] = "none"
+    """`linear`: a pair's loss is weighed by how far apart its scores are, the mean weight being 1; see
+    `losses.margin_weights`. `none`: all pairs count alike."""
     held_out_share: float = 0.05
     """Share of the prompts whose pairs are kept for `eval/accuracy` and never trained on."""
     caption_dropout: float = 0.0
@@ -65,7 +68,17 @@ class DataConfig:
     cache: str | None = None
     """Where encoded latents are kept; None is `cache` inside the data folder."""
     size: int | None = None
-    """Pixels; images are resized (shortest edge) and centre-cropped to it. None keeps them as they are."""
+    """Pixels; images are resized (shortest edge) and cropped to its square. None keeps them as they are."""
+    buckets: bool = False
+    """Keeps the shape of images that are not square: every pair goes to the nearest of about thirty shapes, each with
+    no more pixels than the square of `size`, and only what does not fit that shape is cut off."""
+    crop: Literal["center", "random"] = "center"
+    """Where what is too much is cut off; `random` draws anew in every epoch, from `crops` places. One for both images
+    of a pair."""
+    crops: int = 4
+    """Of `crop: random`: how many crops of every pair are encoded and kept. Not used with `center`."""
+    flip: bool = False
+    """Mirrors a pair, both images or neither, in half of the epochs at random. Twice as much is encoded and kept."""
 
     def __post_init__(self) -> None:
         in_range("data.held_out_share", self.held_out_share, 0, 0.9)
@@ -74,6 +87,10 @@ class DataConfig:
             in_range("data.min_margin", self.min_margin, 0, float("inf"))
         if self.size is not None:
             in_range("data.size", self.size, 8, 1 << 16)
+        in_range("data.crops", self.crops, 1, 64)
+        if self.size is None and (self.buckets or self.crop == "random"):
+            key, what = ("buckets", "whose area is kept") if self.buckets else ("crop", "that is cut out")
+            raise UserError(f"data.{key}: needs data.size, the side in pixels of the square {what}")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from diffdpo.losses.policy import AdaptiveKL, generalized_advantage, policy_loss
 from diffdpo.losses.preference import KINDS, PreferenceOutput, preference_loss
 from diffdpo.losses.ranking import ranking_loss, soft_label_loss
 from diffdpo.losses.reference_free import orpo_loss, simpo_loss
+from diffdpo.losses.weighting import MARGIN_CAP, margin_weights
 
 __all__ = [
     "KINDS",
     "KTO_KINDS",
+    "MARGIN_CAP",
     "AdaptiveKL",
     "PreferenceOutput",
     "denoising_error",
@@ -25,6 +27,7 @@ __all__ = [
     "log_ratio_from_errors",
     "mapo_loss",
     "mapo_score",
+    "margin_weights",
     "orpo_loss",
     "policy_loss",
     "preference_loss",

@@ -101,6 +101,13 @@ class PipelineModel:
         # There is no dropout to switch on, and the reference must run the same kernels.
         self.network.eval()
 
+    @property
+    def side_multiple(self) -> int:
+        """The autoencoder's factor, times what the network halves: a UNet once per level but the last, a transformer
+        once, into patches of 2 x 2."""
+        halvings = len(self.pipeline.unet.config.block_out_channels) - 1 if self.denoiser == "unet" else 1
+        return int(self.pipeline.vae_scale_factor * 2**halvings)
+
     @torch.no_grad()
     def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
         vae = self._encoder("vae")

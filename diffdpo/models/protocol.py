@@ -29,6 +29,11 @@ class ImageModel(Protocol):
     @property
     def objective(self) -> Objective: ...
 
+    @property
+    def side_multiple(self) -> int:
+        """Pixels that the sides of an image are multiples of."""
+        ...
+
     def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
         """Equally sized images -> mean and deviation of the scaled latents' posterior, [B, c, h, w] float32."""
         ...

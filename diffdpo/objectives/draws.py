@@ -1,4 +1,4 @@
-"""The random part of a training example: timestep, noise, posterior noise, caption dropout.
+"""The random part of a training example: timestep, noise, posterior noise, caption dropout, crop and mirror image.
 
 Every draw is a function of (seed, pair id, index of the draw) and of nothing else: a resumed run, another batch size
 or another number of processes repeats them, and no two processes ever share them by accident.
@@ -61,6 +61,11 @@ def draw(
         return draws
     uniform = (draws.timesteps.double() + 0.5) / n_timesteps
     return draws._replace(timesteps=(n_timesteps * uniform ** (1 / timestep_power)).long())
+
+
+def draw_view(seed: int, pair_id: str, index: int, n_views: int) -> int:
+    """Which of a pair's crops and mirror images is seen, uniform on 0..n_views-1; one for its two images."""
+    return derived_seed("view", seed, pair_id, index) % n_views
 
 
 def derived_seed(*parts: object) -> int:

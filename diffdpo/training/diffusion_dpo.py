@@ -25,7 +25,7 @@ class DiffusionDpo(ReferencedRecipe):
         return diffusion_dpo_loss(*errors, beta=config.beta, kind=config.kind, label_smoothing=config.label_smoothing)
 
     def loss(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self.cache.batch([self.train_rows[index] for index, _ in examples])
+        batch = self._batch(examples)
         noised = self._noise(batch, [epoch for _, epoch in examples])
         ref_w, ref_l = self._reference_errors(noised, examples)
         prediction = self.model.predict(network, *noised.inputs)
@@ -40,7 +40,8 @@ class DiffusionDpo(ReferencedRecipe):
             losses = torch.where(ties, 0.5 * (losses + mirrored), losses)
             passed = torch.where(ties, 0.5 * (passed + passed_w), passed)
         figures = figures_of(output, error_w, error_l, ref_w, ref_l)
-        return losses.mean(), {"loss": losses.mean(), **figures, "safeguard": passed.mean()}
+        loss = self._mean(losses, examples)
+        return loss, {"loss": loss, **figures, "safeguard": passed.mean()}
 
     def _passed(self, winner: tuple[Tensor, Tensor], loser: tuple[Tensor, Tensor]) -> Tensor:
         """The share of the loser's gradient that passes, [B]; from prediction and target of both."""

@@ -25,7 +25,8 @@ class DiffusionSft(PairRecipe):
         return PreferenceOutput(error_w, -error_w.detach(), -error_l.detach())
 
     def loss(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self.cache.batch([self.train_rows[index] for index, _ in examples])
+        batch = self._batch(examples)
         x_t, timesteps, conditioning, target = self._noise(batch, [epoch for _, epoch in examples]).winners()
-        loss = denoising_error(self.model.predict(network, x_t, timesteps, conditioning), target).mean()
-        return loss, {"loss": loss, "error/chosen": loss}
+        errors = denoising_error(self.model.predict(network, x_t, timesteps, conditioning), target)
+        loss = self._mean(errors, examples)
+        return loss, {"loss": loss, "error/chosen": errors.mean()}

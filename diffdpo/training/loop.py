@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from diffdpo.training.guard import (
 )
 from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read_metrics
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
-from diffdpo.training.order import Order
+from diffdpo.training.order import make_order
 from diffdpo.training.window import Window
 
 
@@ -74,6 +74,16 @@ class Watch(Protocol):
 
     def __call__(self, step: int) -> dict[str, float]:
         """Figures to log. Called in every process; the network has the weights that would be exported."""
+        ...
+
+
+@runtime_checkable
+class Bucketed(Protocol):
+    """A recipe whose examples may not all share a batch."""
+
+    @property
+    def buckets(self) -> Sequence[Hashable] | None:
+        """Of every example; only those of one bucket are put into a micro-step. None where all may be."""
         ...
 
 
@@ -148,7 +158,8 @@ class _Training:
         optimizer = make_optimizer(config, groups)
         self.average = None if config.ema is None else WeightAverage(self.parameters, config.ema)
         self.share = config.batch_size * accelerator.num_processes
-        self.order = Order(recipe.n_examples, self.share * config.accumulation, seed)
+        buckets = recipe.buckets if isinstance(recipe, Bucketed) else None
+        self.order = make_order(recipe.n_examples, buckets, self.share * config.accumulation, self.share, seed)
         self.figures: dict[str, float] = {}
         longest_row = LONGEST_ROW if accelerator.scaler is None else LONGEST_ROW_FP16
         self.skips = Skips(min(longest_row, config.steps))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffdpo.config import DpoConfig, ImageConfig, KtoConfig, MapoConfig, SftConfig
 from diffdpo.data.latents import LatentCache
@@ -25,16 +26,19 @@ def make_recipe(
     held_out_rows: Sequence[int],
     device: torch.device,
     reference: Predict | None = None,
+    weights: Tensor | None = None,
 ) -> PairRecipe:
     """The recipe of `config.method`.
 
     Args:
         reference: None is the model's own; methods without a reference make and hold none.
+        weights: of every train row's loss; None weighs all alike.
     """
     shared: dict[str, Any] = {
         "seed": config.seed,
         "caption_dropout": config.data.caption_dropout,
         "timestep_power": config.training.timestep_power,
+        "weights": weights,
         "device": device,
     }
     data = (model, cache, train_rows, held_out_rows)

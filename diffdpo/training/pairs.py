@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
+from diffdpo.data.framing import Size
 from diffdpo.data.latents import Batch, LatentCache
 from diffdpo.losses import PreferenceOutput, denoising_error
 from diffdpo.models.protocol import Conditioning, ImageModel
-from diffdpo.objectives import Draws, draw
+from diffdpo.objectives import Draws, draw, draw_view
 
 HELD_OUT_DRAWS = 8
 """Fixed (timestep, noise) draws per held-out pair."""
@@ -33,6 +35,7 @@ class PairRecipe(ABC):
         seed: of the draws.
         caption_dropout: share of draws made without the caption.
         timestep_power: of training's timesteps, see `objectives.draw`. Held-out figures are at uniform ones.
+        weights: of every train row's loss, [n] float32 on the CPU; None weighs all alike.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class PairRecipe(ABC):
         seed: int,
         caption_dropout: float = 0.0,
         timestep_power: float = 1.0,
+        weights: Tensor | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.model = model
@@ -56,6 +60,7 @@ class PairRecipe(ABC):
         self.caption_dropout = caption_dropout
         self.timestep_power = timestep_power
         self.device = torch.device(device)
+        self.weights = weights
 
     @abstractmethod
     def judge(self, *errors: Tensor) -> PreferenceOutput:
@@ -66,8 +71,14 @@ class PairRecipe(ABC):
     def n_examples(self) -> int:
         return len(self.train_rows)
 
+    @property
+    def buckets(self) -> list[Size] | None:
+        """Of every train row; see `loop.Bucketed`."""
+        buckets = self.cache.buckets
+        return None if buckets is None else [buckets[row] for row in self.train_rows]
+
     def loss(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self.cache.batch([self.train_rows[index] for index, _ in examples])
+        batch = self._batch(examples)
         noised = self._noise(batch, [epoch for _, epoch in examples])
         reference = self._ref_errors(noised, examples)
         error_w, error_l = noised.errors(self.model.predict(network, *noised.inputs))
@@ -75,7 +86,8 @@ class PairRecipe(ABC):
         # Whether there is a tie among them or not: processes may have to judge in step.
         mirrored = self.judge(error_l, error_w, *reversed(reference)).loss
         losses = torch.where(batch.ties.to(self.device), 0.5 * (output.loss + mirrored), output.loss)
-        return losses.mean(), {"loss": losses.mean(), **figures_of(output, error_w, error_l, *reference)}
+        loss = self._mean(losses, examples)
+        return loss, {"loss": loss, **figures_of(output, error_w, error_l, *reference)}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -101,6 +113,23 @@ class PairRecipe(ABC):
             **accuracy_by_timestep(each, torch.cat(timesteps), self.model.objective.n_timesteps),
         }
 
+    def _batch(self, examples: Examples) -> Batch:
+        """The pairs of some examples, each in the view that its epoch draws."""
+        rows = [self.train_rows[index] for index, _ in examples]
+        ids, n_views = self.cache.pair_ids, self.cache.n_views
+        if n_views == 1:
+            return self.cache.batch(rows)
+        views = [draw_view(self.seed, ids[row], epoch, n_views) for row, (_, epoch) in zip(rows, examples, strict=True)]
+        return self.cache.batch(rows, views)
+
+    def _mean(self, losses: Tensor, examples: Examples) -> Tensor:
+        """The mean of [B] losses, weighed. The weights are divided by nothing: their mean over all rows is 1, and so
+        accumulation and processes leave the gradient of a step what one big batch would have."""
+        if self.weights is None:
+            return losses.mean()
+        weights = self.weights[[index for index, _ in examples]]
+        return (weights.to(losses, non_blocking=True) * losses).mean()
+
     def _ref_errors(self, noised: NoisedPairs, examples: Examples) -> tuple[Tensor, ...]:
         """The reference's errors of winners and losers in training; nothing where there is no reference."""
         return ()
@@ -118,8 +147,22 @@ class PairRecipe(ABC):
                 yield self._noise(batch, [-1 - number] * len(batch.pair_ids), dropout=0.0, power=1.0)
 
     def _held_out_parts(self) -> list[list[int]]:
+        """Rows that go through the network together; with buckets, bucket by bucket."""
         rows = self.held_out_rows
-        return [rows[start : start + HELD_OUT_BATCH] for start in range(0, len(rows), HELD_OUT_BATCH)]
+        together = [[rows[place] for place in places] for places in self._alike(rows)]
+        return [
+            alike[start : start + HELD_OUT_BATCH]
+            for alike in together
+            for start in range(0, len(alike), HELD_OUT_BATCH)
+        ]
+
+    def _alike(self, rows: Sequence[int]) -> list[list[int]]:
+        """The places of the cache's `rows`, those of one bucket together."""
+        buckets = self.cache.buckets
+        if buckets is None:
+            return [list(range(len(rows)))]
+        places = sorted(range(len(rows)), key=lambda place: buckets[rows[place]])
+        return [list(those) for _, those in groupby(places, lambda place: buckets[rows[place]])]
 
     def _noise(
         self, batch: Batch, indices: Sequence[int], dropout: float | None = None, power: float | None = None

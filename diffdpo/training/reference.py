@@ -25,7 +25,7 @@ from diffdpo.errors import UserError
 from diffdpo.locks import alone
 from diffdpo.progress import progress
 from diffdpo.runs import write_bytes, write_json
-from diffdpo.training.order import Order
+from diffdpo.training.order import BucketOrder, Order
 
 Examples = Sequence[tuple[int, int]]
 """(index, epoch) of each."""
@@ -55,7 +55,7 @@ class ReferenceTable:
 def reference_table(
     root: Path,
     identity: Mapping[str, Any],
-    order: Order,
+    order: Order | BucketOrder,
     steps: int,
     *,
     compute: Callable[[Examples], Tensor],
@@ -99,7 +99,7 @@ class _Pass:
     """The shards of one folder. A place is a position in the endless sequence of examples that `Order` deals out."""
 
     folder: Path
-    order: Order
+    order: Order | BucketOrder
     n_places: int
     compute: Callable[[Examples], Tensor]
     batch_size: int
@@ -121,12 +121,11 @@ class _Pass:
                 _write(self._path(first), torch.cat(parts))
 
     def table(self) -> Tensor:
-        n = self.order.n
-        errors = torch.full((-(-self.n_places // n), n, 2), float("nan"))
+        indices, epochs = (torch.tensor(column) for column in zip(*self.order.between(0, self.n_places), strict=True))
+        errors = torch.full((int(epochs.max()) + 1, self.order.n, 2), float("nan"))
         for first in self._firsts():
-            examples = self.order.between(first, first + self._wanted(first))
-            indices, epochs = (torch.tensor(column) for column in zip(*examples, strict=True))
-            errors[epochs, indices] = _read(self._path(first))[: len(examples)]
+            places = slice(first, first + self._wanted(first))
+            errors[epochs[places], indices[places]] = _read(self._path(first))[: self._wanted(first)]
         return errors
 
     def _firsts(self) -> range:

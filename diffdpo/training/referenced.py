@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffdpo.data.latents import LatentCache
-from diffdpo.models.protocol import ImageModel, Predict
+from diffdpo.models.protocol import Predict
 from diffdpo.training.pairs import HELD_OUT_DRAWS, Examples, NoisedPairs, PairRecipe
 from diffdpo.training.reference import ReferenceTable
 
@@ -20,38 +19,21 @@ class ReferencedRecipe(PairRecipe):
         reference: None is the model's own, as it is now.
     """
 
-    def __init__(
-        self,
-        model: ImageModel,
-        cache: LatentCache,
-        train_rows: Sequence[int],
-        held_out_rows: Sequence[int],
-        *,
-        seed: int,
-        caption_dropout: float = 0.0,
-        timestep_power: float = 1.0,
-        device: str | torch.device = "cpu",
-        reference: Predict | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            cache,
-            train_rows,
-            held_out_rows,
-            seed=seed,
-            caption_dropout=caption_dropout,
-            timestep_power=timestep_power,
-            device=device,
-        )
-        self._reference: Predict | None = reference or model.reference()
+    def __init__(self, *args: Any, reference: Predict | None = None, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._reference: Predict | None = reference or self.model.reference()
         self._table: ReferenceTable | None = None
         self._held_out_ref: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def compute_reference(self, examples: Examples) -> Tensor:
         """The reference's errors of some examples, [B, 2] float32: what a `ReferenceTable` holds."""
-        batch = self.cache.batch([self.train_rows[index] for index, _ in examples])
-        return torch.stack(self._reference_errors(self._noise(batch, [epoch for _, epoch in examples])), dim=1)
+        found = torch.zeros(len(examples), 2, device=self.device)
+        for places in self._alike([self.train_rows[index] for index, _ in examples]):
+            some = [examples[place] for place in places]
+            noised = self._noise(self._batch(some), [epoch for _, epoch in some])
+            found[places] = torch.stack(self._reference_errors(noised), dim=1)
+        return found
 
     @torch.no_grad()
     def compute_held_out_reference(self) -> Tensor:

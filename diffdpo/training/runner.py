@@ -20,6 +20,7 @@ from diffdpo.models import registry
 from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import ImageModel
 from diffdpo.runs import content_hash
+from diffdpo.training.data_keys import framing_of, framing_settings, pair_weights, unused_keys
 from diffdpo.training.folder import (
     content_of,
     finished,
@@ -33,7 +34,7 @@ from diffdpo.training.folder import (
 from diffdpo.training.loop import Outcome, new_accelerator, train
 from diffdpo.training.methods import make_recipe
 from diffdpo.training.optimization import check_optimizer
-from diffdpo.training.order import Order
+from diffdpo.training.order import make_order
 from diffdpo.training.reference import ReferenceTable, reference_table
 from diffdpo.training.referenced import ReferencedRecipe
 from diffdpo.training.samples import OpenMeasure, SampleWatch
@@ -51,6 +52,7 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
     """
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
+    weights = pair_weights(store, train_rows, config.data)
     settings = run_settings(config, store)
     accelerator = new_accelerator(config.training.precision)
     done = finished(Path(config.output), settings)
@@ -73,7 +75,7 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
             model.network.enable_gradient_checkpointing()  # type: ignore[operator]
         # Before training the network is its own reference: no copy is made for the pass that fills the table.
         own = partial(model.predict, model.network) if config.model.reference == "cached" else None
-        recipe = make_recipe(config, model, cache, train_rows, held_out_rows, accelerator.device, own)
+        recipe = make_recipe(config, model, cache, train_rows, held_out_rows, accelerator.device, own, weights)
         if config.model.reference == "cached":
             assert isinstance(recipe, ReferencedRecipe), "the config refuses it otherwise"
             recipe.use(compute_table(config, settings, store, recipe, accelerator))
@@ -115,7 +117,8 @@ def compute_table(
 ) -> ReferenceTable:
     """`model.reference: cached`: the pass over the pairs, beside the cached latents."""
     training = config.training
-    batch = training.batch_size * accelerator.num_processes * training.accumulation
+    share = training.batch_size * accelerator.num_processes
+    buckets = recipe.buckets
     identity = {
         **settings["content"],
         "seed": config.seed,
@@ -129,12 +132,15 @@ def compute_table(
         "gradient_checkpointing": training.gradient_checkpointing,
         "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
         **told(config),
+        **framing_settings(config.data),
     }
+    if buckets is not None:
+        identity["block"] = share  # which, with buckets, moves the order that the table is kept in
     with accelerator.autocast():
         return reference_table(
             cache_root(config),
             identity,
-            Order(recipe.n_examples, batch, config.seed),
+            make_order(recipe.n_examples, buckets, share * training.accumulation, share, config.seed),
             training.steps,
             compute=recipe.compute_reference,
             compute_held_out=recipe.compute_held_out_reference,
@@ -167,9 +173,9 @@ def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:
     del settings["output"], settings["data"]["path"], settings["data"]["cache"]
     settings["training"] = without_pace(settings["training"])
     del settings["samples"]  # which moves no weight either
-    # Left out where it changes nothing, so that runs made before there was such a key still go on.
-    if config.data.min_margin is None:
-        del settings["data"]["min_margin"]
+    # Left out where they change nothing, so that runs made before there were such keys still go on.
+    for name in unused_keys(config.data):
+        del settings["data"][name]
     settings["content"] = {
         "model": model_content(config.model.path),
         "data": store.fingerprint(),
@@ -253,6 +259,6 @@ def open_cache(config: ImageConfig, store: TripletStore, model: ImageModel) -> L
         encode_images=model.encode_images,
         encode_prompts=model.encode_prompts,
         encoder=model.encoder_identity(),
-        size=config.data.size,
+        framing=framing_of(config.data, model.side_multiple),
         batch_size=encode_batch(config, store),
     )

@@ -4,68 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from latent_samples import Encoder, opened, pair, store_of
 from PIL import Image
 from torch import Tensor
 
-from diffdpo.data import latents
-from diffdpo.data.latents import LatentCache
-from diffdpo.data.triplets import Pair, TripletStore, write_pairs
+from diffdpo.data import shards
+from diffdpo.data.framing import Framing
+from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
-
-
-def png(seed: int, size: tuple[int, int] = (8, 8)) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return file.getvalue()
-
-
-def pair(number: int, caption: str = "a cat", size: tuple[int, int] = (8, 8)) -> Pair:
-    images = png(2 * number, size), png(2 * number + 1, size)
-    return Pair(caption, *images, 0.0, 1.0, f"pair-{number}", "p", "m", "m", 0, 1, "test", 0.25 + number)
-
-
-class Encoder:
-    """Stands for a VAE and a text encoder, and counts what it is asked."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.prompts: list[str] = []
-        self.fail_at = 10**9
-
-    def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
-        self.images += len(images)
-        if self.images > self.fail_at:
-            raise KeyboardInterrupt
-        pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float()
-        mean = torch.nn.functional.avg_pool2d(pixels, 2) / 127.5 - 1
-        return mean, mean.abs() / 3
-
-    def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
-        self.prompts += prompts
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        return {"embeddings": torch.stack([lengths, lengths**2], 1)[:, None] / 7, "tokens": lengths[:, None]}
-
-
-def store_of(folder: Path, pairs: Sequence[Pair]) -> TripletStore:
-    folder.mkdir()
-    write_pairs(folder, 0, pairs)
-    return TripletStore.open(folder)
-
-
-def opened(root: Path, store: TripletStore, using: Encoder, **options: Any) -> LatentCache:
-    settings = {"vae": "test"} | options.pop("encoder", {})
-    return LatentCache.open_or_build(
-        root,
-        store,
-        encode_images=using.encode_images,
-        encode_prompts=using.encode_prompts,
-        encoder=settings,
-        **options,
-    )
 
 
 def directly(contents: Sequence[bytes]) -> tuple[Tensor, Tensor]:
@@ -127,7 +75,7 @@ def test_a_complete_cache_is_opened_without_encoding(tmp_path: Path, store: Trip
 
 @pytest.mark.parametrize(
     "options",
-    [{"encoder": {"vae": "other"}}, {"dtype": "float16"}, {"size": 4}],
+    [{"encoder": {"vae": "other"}}, {"dtype": "float16"}, {"framing": Framing(size=4)}],
     ids=["encoder", "dtype", "size"],
 )
 def test_other_settings_have_another_cache(tmp_path: Path, store: TripletStore, options: dict[str, Any]) -> None:
@@ -142,7 +90,7 @@ def test_another_store_has_another_cache(tmp_path: Path, store: TripletStore) ->
 
 
 def test_an_interrupted_cache_goes_on_with_the_missing_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latents, "PAIRS_PER_SHARD", 2)
+    monkeypatch.setattr(shards, "ROWS", 2)
     store = store_of(tmp_path / "store", [pair(number) for number in range(5)])
     whole = opened(tmp_path / "whole", store, Encoder(), batch_size=1)
     interrupted = Encoder()
@@ -177,7 +125,7 @@ def test_images_of_differing_size_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_size_cuts_the_centre_out_of_both_images(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", [pair(0, size=(8, 12))])
-    batch = opened(tmp_path / "cache", store, Encoder(), size=8).batch([0])
+    batch = opened(tmp_path / "cache", store, Encoder(), framing=Framing(size=8)).batch([0])
     centre = Image.open(io.BytesIO(store[0].rejected)).crop((0, 2, 8, 10))
     assert torch.equal(batch.mean_l, Encoder().encode_images([centre])[0])
     assert batch.sizes.tolist() == [[[12, 8, 2, 0]] * 2]
@@ -185,7 +133,7 @@ def test_a_size_cuts_the_centre_out_of_both_images(tmp_path: Path) -> None:
 
 def test_a_size_resizes_the_shortest_edge(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", [pair(0), pair(1, size=(16, 20))])
-    batch = opened(tmp_path / "cache", store, Encoder(), size=4).batch([0, 1])
+    batch = opened(tmp_path / "cache", store, Encoder(), framing=Framing(size=4)).batch([0, 1])
     assert batch.mean_w.shape == (2, 3, 2, 2)
     assert batch.sizes[:, 0].tolist() == [[8, 8, 0, 0], [20, 16, 0, 0]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 
 import numpy as np
@@ -12,14 +13,16 @@ from diffusers import DiffusionPipeline, FluxPipeline
 from family_samples import MAKERS
 from PIL import Image
 
-from diffdpo.data.latents import Batch
+from diffdpo.data.framing import Framing
+from diffdpo.data.latents import Batch, LatentCache
+from diffdpo.data.triplets import Pair, TripletStore, write_pairs
 from diffdpo.errors import UserError
 from diffdpo.models.flux import image_ids, pack, unpack
-from diffdpo.models.memory import training_memory_gb
+from diffdpo.models.memory import encoders_gb
 from diffdpo.models.protocol import trainable
 from diffdpo.models.registry import load_model
 from diffdpo.models.sampling import Sampling, generate, load_pipeline
-from diffdpo.objectives import Draws
+from diffdpo.objectives import Draws, draw
 from diffdpo.training.pairs import NoisedPairs
 
 PROMPTS = ["a cat", "an old dog"]
@@ -130,6 +133,45 @@ def test_sdxl_is_told_each_sides_own_size(sdxl):
     assert time_ids[[0, 2]].tolist() == [first_w, first_l]
 
 
+def test_sdxl_is_told_the_true_crop_of_its_bucket_and_of_the_mirror_image(sdxl, tmp_path):
+    model = load_model(str(sdxl))
+    (tmp_path / "store").mkdir()
+    images = (png((50, 24)), png((25, 12)))
+    write_pairs(tmp_path / "store", 0, [Pair("a cat", *images, 1.0, 0.0, "p", "p", "m", "m", 0, 0, "test", 1.0)])
+    cache = LatentCache.open_or_build(
+        tmp_path / "cache",
+        TripletStore.open(tmp_path / "store"),
+        encode_images=model.encode_images,
+        encode_prompts=model.encode_prompts,
+        encoder=model.encoder_identity(),
+        framing=Framing(size=16, step=model.side_multiple, flip=True),
+    )
+    # Both become 25 x 12, of which a bucket of 20 x 12 leaves out 2 columns on the left and 3 on the right.
+    for view, left in enumerate((2, 3)):
+        batch = cache.batch([0], [view])
+        draws = draw(0, batch.pair_ids, [0], tuple(batch.mean_w.shape[1:]), 1000)
+        noised = NoisedPairs.of(batch, draws, model, 0.0)
+        assert noised.inputs[2]["time_ids"].tolist() == [[24, 50, 0, left, 12, 20], [12, 25, 0, left, 12, 20]]
+        assert model.predict(model.network, *noised.inputs).shape == (2, 4, 6, 10)
+
+
+def png(size):
+    file = io.BytesIO()
+    Image.effect_noise(size, 50).convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+@torch.no_grad()
+def test_the_smallest_sides_that_are_not_square_are_predicted(folder):
+    model = load_model(str(folder))
+    assert model.side_multiple == 4  # an autoencoder of factor 2, then halved once
+    x_t, timesteps = torch.randn(2, 4, 2, 6), torch.tensor([3, 700])
+    given = model.add_sizes(model.encode_prompts(PROMPTS), torch.tensor([[4, 12, 0, 0]] * 2), (2, 6))
+    prediction = model.predict(model.network, x_t, timesteps, given)
+    assert prediction.shape == x_t.shape
+    assert bool(prediction.isfinite().all())
+
+
 @pytest.mark.parametrize("zeros", [True, False])
 def test_sdxl_empty_prompt_is_the_pipelines_negative(sdxl, tmp_path, zeros):
     pipeline = DiffusionPipeline.from_pretrained(sdxl)
@@ -209,5 +251,5 @@ def test_t5_stays_in_the_checkpoints_own_dtype(half_t5, tmp_path):
 def test_t5_is_counted_as_it_is_stored(sample, half_t5):
     t5 = sample("flux") / "text_encoder_2" / "model.safetensors"
     saved = (t5.stat().st_size - (half_t5 / "text_encoder_2" / "model.safetensors").stat().st_size) / 1e9
-    counts = [training_memory_gb(str(path), 4, ema=False, copy=False) for path in (sample("flux"), half_t5)]
+    counts = [encoders_gb(str(path)) for path in (sample("flux"), half_t5)]
     assert counts[0] - counts[1] == pytest.approx(saved, rel=1e-6)

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffdpo.objectives import draw
+from diffdpo.objectives import draw, draw_view
 
 SHAPE = (4, 8, 8)
 
@@ -47,3 +47,18 @@ def test_a_power_skews_the_timesteps_and_nothing_else():
     assert torch.equal(plain.noise, late.noise)
     assert torch.equal(plain.dropped, late.dropped)
     assert (late.timesteps[plain.timesteps.argsort()].diff() >= 0).all()  # the same draws, moved
+
+
+def test_a_view_is_a_function_of_seed_pair_and_epoch_and_all_come_equally_often():
+    views = torch.tensor([draw_view(7, f"p{i}", epoch, 4) for i in range(1000) for epoch in range(4)])
+    assert (torch.bincount(views, minlength=4) - 1000).abs().max() < 120  # standard deviation 27
+    assert draw_view(7, "a", 3, 4) == draw_view(7, "a", 3, 4)
+    # Independent of each other: a quarter agree.
+    other_seed = torch.tensor([draw_view(8, f"p{i}", epoch, 4) for i in range(1000) for epoch in range(4)])
+    other_epoch = views.reshape(1000, 4)[:, 1:] == views.reshape(1000, 4)[:, :1]
+    assert abs((views == other_seed).float().mean() - 0.25) < 0.04
+    assert abs(other_epoch.float().mean() - 0.25) < 0.04
+
+
+def test_one_view_is_the_first():
+    assert draw_view(7, "a", 3, 1) == 0

@@ -15,7 +15,7 @@ from diffdpo.errors import UserError
 from diffdpo.models.stable_diffusion import StableDiffusion
 from diffdpo.training import reference as module
 from diffdpo.training.loop import new_accelerator
-from diffdpo.training.order import Order
+from diffdpo.training.order import BucketOrder, Order
 from diffdpo.training.reference import ReferenceTable, reference_table
 from diffdpo.training.runner import run_dpo
 
@@ -98,6 +98,18 @@ def test_killed_pass_goes_on_and_a_damaged_shard_is_named(tmp_path, monkeypatch)
     shard.write_bytes(shard.read_bytes()[:20])
     with pytest.raises(UserError, match=r"places-000001.*remove it to compute it again"):
         table(at_most=100)
+
+
+def test_the_table_of_buckets_is_found_by_example_and_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PLACES_PER_SHARD", 5)
+    order = BucketOrder(["a", "b", "a", "b", "b", "a", "a"], batch=4, block=2, seed=0)
+    table = reference_table(
+        tmp_path, {"model": "m"}, order, 6,
+        compute=lambda examples: torch.tensor([[index + 10.0 * epoch, -1.0] for index, epoch in examples]),
+        compute_held_out=lambda: torch.ones(2, 2), batch_size=3, accelerator=new_accelerator("fp32"),
+    )  # fmt: skip
+    for step in range(6):
+        assert table.at(order.at(step))[0].tolist() == [index + 10.0 * epoch for index, epoch in order.at(step)]
 
 
 def test_other_model_seed_or_rows_make_another_table(make_config, tmp_path):
