@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from PIL import Image
 from torch import Tensor, nn
 
+from diffdpo.models.export.form import AS_TRAINED, Form
 from diffdpo.objectives import Objective
 
 Conditioning = dict[str, Tensor]
@@ -60,8 +61,12 @@ class ImageModel(Protocol):
         """Free the encoders' memory once everything is encoded."""
         ...
 
-    def export(self, folder: Path, weights: Sequence[Tensor] | None = None) -> Path:
-        """Write what a user loads in diffusers, with `weights` in place of the trained ones if given."""
+    def export(self, folder: Path, weights: Sequence[Tensor] | None = None, form: Form = AS_TRAINED) -> Path:
+        """Write what a user loads, with `weights` in place of the trained ones if given.
+
+        Raises:
+            UserError: the model cannot be written in that form.
+        """
         ...
 
 
