@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from PIL import Image
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 class ImageModel(Protocol):
     """A denoiser with the encoders around it."""
 
+    pipeline_class: ClassVar[str]
+    """The diffusers class that it is opened as."""
     network: nn.Module
     """What is trained: the UNet or transformer, with its LoRA if it has one."""
 

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffdpo.models.export.denoisers import denoiser_layout
 from diffdpo.models.export.layout import Layout, Place
-from diffdpo.models.export.single_file import denoiser_layout
 from diffdpo.models.lora import adapters, base_state, rank_and_alpha
 
 Adapter = tuple[Tensor, Tensor]
 """down [r, in, ...] and up [out, r, ...]."""
 
 
-def kohya_state(network: Any, *, original_names: bool) -> dict[str, Tensor]:
-    """The network's LoRA in kohya's form; `alpha` is the true one.
+def lora_state(network: Any, *, original_names: bool) -> dict[str, Tensor]:
+    """The network's LoRA in kohya's form, with its true alpha.
 
     Args:
         original_names: whether layers are called as in the original checkpoint, not as in diffusers.
@@ -35,24 +35,28 @@ def kohya_state(network: Any, *, original_names: bool) -> dict[str, Tensor]:
         if name.endswith(".weight") and tensor.ndim > 1
     }
     layout = denoiser_layout(network) if original_names else Place
-    joined = join(adapters(network), rows, layout)
-    state: dict[str, Tensor] = {}
-    for layer, (down, up) in joined.items():
-        name = "lora_unet_" + layer.replace(".", "_")
-        state[f"{name}.lora_down.weight"] = down.contiguous()
-        state[f"{name}.lora_up.weight"] = up.contiguous()
-        state[f"{name}.alpha"] = torch.tensor(alpha * len(down) / rank)
-    return state
+    return kohya_state(adapters(network), rows, layout, alpha / rank)
 
 
-def join(found: dict[str, Adapter], rows: dict[str, int], layout: Layout) -> dict[str, Adapter]:
-    """One adapter for every layer of the original network that holds an adapted layer.
+def kohya_state(found: dict[str, Adapter], rows: dict[str, int], layout: Layout, scale: float) -> dict[str, Tensor]:
+    """Tensors by kohya's names: one adapter for every original layer that holds an adapted one.
 
     Args:
         found: the adapters by layer.
         rows: the height of every layer's weight, adapted or not.
         layout: from the name of a layer's weight to its place.
+        scale: alpha / rank of the adapters.
     """
+    state: dict[str, Tensor] = {}
+    for layer, (down, up) in _joined(found, rows, layout).items():
+        name = "lora_unet_" + layer.replace(".", "_")
+        state[f"{name}.lora_down.weight"] = down
+        state[f"{name}.lora_up.weight"] = up
+        state[f"{name}.alpha"] = torch.tensor(scale * len(down))
+    return state
+
+
+def _joined(found: dict[str, Adapter], rows: dict[str, int], layout: Layout) -> dict[str, Adapter]:
     layers: dict[str, dict[int, str]] = {}
     for layer in rows:
         key, part = layout(f"{layer}.weight")
@@ -71,4 +75,4 @@ def _one(parts: list[tuple[int, Adapter | None]]) -> Adapter:
         return parts[0][1]
     present = [adapter for _, adapter in parts if adapter is not None]
     ups = [torch.zeros(rows, 0) if adapter is None else adapter[1] for rows, adapter in parts]
-    return torch.cat([down for down, _ in present]), torch.block_diag(*ups)
+    return torch.cat([down for down, _ in present]), torch.block_diag(*ups)  # type: ignore[no-untyped-call]

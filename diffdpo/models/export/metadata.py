@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffdpo.models.export.single_file import is_second
+from diffdpo.models.export.denoisers import is_second
 from diffdpo.models.lora import rank_and_alpha
 
 _STABILITY = "https://github.com/Stability-AI/generative-models"

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from diffdpo.errors import UserError
 from diffdpo.models.export import text
+from diffdpo.models.export.denoisers import State, flux_state, is_second, sd3_state, unet_state
 from diffdpo.models.export.layout import Layout, stacked
-from diffdpo.models.export.transformers import FLUX, SD3
-from diffdpo.models.export.unet import unet_layout, vae_layout
+from diffdpo.models.export.tensors import write_tensors
+from diffdpo.models.export.unet import vae_layout
 
-State = dict[str, Tensor]
 DENOISER = "model.diffusion_model."
 
 
@@ -36,20 +34,8 @@ def whole_state(pipeline: Any) -> State:
 def write_single_file(pipeline: Any, file: Path, metadata: dict[str, str]) -> None:
     """Write the file, and beside it a folder of its name with the configs and tokenizers: what `from_single_file` takes
     as `config=`, and `models.single_file` finds by itself."""
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in whole_state(pipeline).items()}
-    save_file(state, file, {"format": "pt", **metadata})
+    write_tensors(file, whole_state(pipeline), metadata)
     _save_configs(pipeline, file.with_suffix(""))
-
-
-def denoiser_layout(network: Any) -> Layout:
-    """Where the tensors of a network of a known family go; without the prefix."""
-    kind = type(network).__name__
-    if kind == "UNet2DConditionModel":
-        per_block = network.config.layers_per_block
-        if not isinstance(per_block, int):
-            raise UserError("its UNet has blocks of several lengths, which the original layout has not")
-        return unet_layout(network.state_dict(), per_block)
-    return SD3 if kind == "SD3Transformer2DModel" else FLUX
 
 
 def _stable_diffusion(pipeline: Any) -> State:
@@ -57,17 +43,12 @@ def _stable_diffusion(pipeline: Any) -> State:
         encoder = _open_clip(pipeline.text_encoder, "cond_stage_model.model.")
     else:
         encoder = _named(pipeline.text_encoder, "cond_stage_model.transformer.", text.clip)
-    return {**_unet(pipeline.unet), **_vae(pipeline.vae, "first_stage_model."), **encoder}
-
-
-def is_second(unet: Any) -> bool:
-    """Whether a UNet for one text encoder is of Stable Diffusion 2.x, not 1.x: its attention has linear projections."""
-    return bool(unet.config.use_linear_projection)
+    return {**_prefixed(unet_state(pipeline.unet), DENOISER), **_vae(pipeline.vae, "first_stage_model."), **encoder}
 
 
 def _sdxl(pipeline: Any) -> State:
     state = {
-        **_unet(pipeline.unet),
+        **_prefixed(unet_state(pipeline.unet), DENOISER),
         **_vae(pipeline.vae, "first_stage_model."),
         **_named(pipeline.text_encoder, "conditioner.embedders.0.transformer.", text.clip),
         **_open_clip(pipeline.text_encoder_2, "conditioner.embedders.1.model."),
@@ -78,15 +59,9 @@ def _sdxl(pipeline: Any) -> State:
 
 
 def _sd3(pipeline: Any) -> State:
-    network = pipeline.transformer
-    tensors = network.state_dict()
-    positions = tensors.pop("pos_embed.pos_embed")
-    state = stacked(tensors, SD3)
-    last = f"joint_blocks.{network.config.num_layers - 1}.context_block.adaLN_modulation.1."
-    _swap_halves(state, ("final_layer.adaLN_modulation.1.", last))
     _check_projection(pipeline.text_encoder)
     return {
-        **_prefixed({"pos_embed": positions, **state}, DENOISER),
+        **_prefixed(sd3_state(pipeline.transformer.state_dict()), DENOISER),
         **_vae(pipeline.vae, "first_stage_model."),
         **_named(pipeline.text_encoder, "text_encoders.clip_l.transformer.", text.clip),
         **_named(pipeline.text_encoder_2, "text_encoders.clip_g.transformer.", text.clip),
@@ -95,10 +70,8 @@ def _sd3(pipeline: Any) -> State:
 
 
 def _flux(pipeline: Any) -> State:
-    state = stacked(pipeline.transformer.state_dict(), FLUX)
-    _swap_halves(state, ("final_layer.adaLN_modulation.1.",))
     return {
-        **_prefixed(state, DENOISER),
+        **_prefixed(flux_state(pipeline.transformer.state_dict()), DENOISER),
         **_vae(pipeline.vae, "vae."),
         **_named(pipeline.text_encoder, "text_encoders.clip_l.transformer.", text.clip),
         **_t5(pipeline.text_encoder_2),
@@ -111,10 +84,6 @@ _FAMILIES: dict[str, Callable[[Any], State]] = {
     "StableDiffusion3Pipeline": _sd3,
     "FluxPipeline": _flux,
 }
-
-
-def _unet(unet: Any) -> State:
-    return _prefixed(stacked(unet.state_dict(), denoiser_layout(unet)), DENOISER)
 
 
 def _vae(vae: Any, prefix: str) -> State:
@@ -149,13 +118,6 @@ def _prefixed(state: State, prefix: str) -> State:
     return {prefix + key: tensor for key, tensor in state.items()}
 
 
-def _swap_halves(state: State, prefixes: tuple[str, ...]) -> None:
-    """Where diffusers has scale before shift, the original has shift before scale."""
-    for key, tensor in state.items():
-        if key.startswith(prefixes):
-            state[key] = torch.cat(tensor.chunk(2)[::-1])
-
-
 def _check_projection(encoder: Any) -> None:
     """SD3's original uses its first CLIP without a projection; readers of the file put the identity in its place."""
     weight = encoder.text_projection.weight
@@ -169,10 +131,7 @@ def _check_projection(encoder: Any) -> None:
 def _save_configs(pipeline: Any, folder: Path) -> None:
     pipeline.save_config(folder)
     for name, part in pipeline.components.items():
-        if part is None:
-            continue
-        place = folder / name
-        if isinstance(part, torch.nn.Module) and hasattr(part, "save_config"):
-            part.save_config(place)  # a model of diffusers
-        else:
-            (part.config if isinstance(part, torch.nn.Module) else part).save_pretrained(place)
+        if hasattr(part, "save_config"):  # diffusers' networks and schedulers
+            part.save_config(folder / name)
+        elif part is not None:  # transformers' networks have a config, its tokenizers are one
+            getattr(part, "config", part).save_pretrained(folder / name)

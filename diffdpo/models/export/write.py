@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from diffdpo.errors import UserError
 from diffdpo.models.export.form import Form
-from diffdpo.models.export.kohya import kohya_state
+from diffdpo.models.export.kohya import lora_state
 from diffdpo.models.export.metadata import lora_spec, model_spec
 from diffdpo.models.export.single_file import write_single_file
+from diffdpo.models.export.tensors import write_tensors
 from diffdpo.models.lora import merged_state, save_lora
 from diffdpo.models.sampling import load_pipeline
 
@@ -62,13 +62,12 @@ def _write_lora(model: PipelineModel, folder: Path, form: Form) -> None:
         return
     # sd-scripts train Stable Diffusion 1.x and 2.x on a network with diffusers' names, all others on the original one.
     original = type(model.pipeline).__name__ != "StableDiffusionPipeline"
-    state = kohya_state(model.network, original_names=original)
+    state = lora_state(model.network, original_names=original)
     if form.dtype:
         _check_fits(form.name, state, form.dtype)
     stored = {key: tensor if key.endswith(".alpha") else tensor.to(dtype) for key, tensor in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", **lora_spec(model.pipeline, model.network, form.name)}
-    save_file({key: tensor.cpu().contiguous() for key, tensor in stored.items()}, folder / form.file, metadata)
+    write_tensors(folder / form.file, stored, lora_spec(model.pipeline, model.network, form.name))
 
 
 def _check_fits(part: str, state: dict[str, Tensor], dtype: str) -> None:
