@@ -31,7 +31,8 @@ def loading(form: Form, adapter: bool, pipeline_class: str, base: str | None) ->
     if pipeline_class == "StableDiffusion3Pipeline":
         return [f"In ComfyUI put `{form.file}` into `models/loras`. diffusers does not read this form for its family."]
     code = _code(base, f'pipeline.load_lora_weights("{HERE}", weight_name="{form.file}")')
-    return [*code, "", f"In ComfyUI put `{form.file}` into `models/loras`, in A1111's web UI into `models/Lora`."]
+    elsewhere = "" if pipeline_class == "FluxPipeline" else ", in A1111's web UI into `models/Lora`"
+    return [*code, "", f"In ComfyUI put `{form.file}` into `models/loras`{elsewhere}."]
 
 
 _END = ('image = pipeline("a red bicycle by a lake").images[0]', "```")
