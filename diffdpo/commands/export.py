@@ -1,4 +1,4 @@
-"""`diffdpo export`: a training run's newest checkpoint as what diffusers, transformers or `scorers.load` opens."""
+"""`diffdpo export`: a training run's newest checkpoint as what other programs and `scorers.load` open."""
 
 from __future__ import annotations
 
@@ -6,24 +6,41 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-HELP = "write a run's weights as a diffusers folder, a LoRA file or a scorer"
+from diffdpo.errors import UserError
+from diffdpo.models.export.form import DTYPES, KINDS, Form
+
+HELP = "write a run's weights as a diffusers folder, a LoRA, a single file or a scorer, with a model card"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a training run")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make; files in it take its name")
+    parser.add_argument(
+        "--format",
+        choices=KINDS,
+        metavar="FORM",
+        help="diffusers: a folder (the default); kohya: a LoRA in one file, for ComfyUI and A1111; "
+        "single-file: a whole model in one file",
+    )
+    parser.add_argument("--merge", action="store_true", help="add the LoRA to its base and write the whole model")
+    parser.add_argument("--dtype", choices=DTYPES, metavar="D", help="store weights as fp16, bf16 or fp32 (default)")
+    parser.add_argument(
+        "--report", metavar="FOLDER", help="what `compare --out`, `report` or `bench` left, for the model card"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.runs import whole_folder
 
-    folder, out = Path(args.run), Path(args.out)
+    out = Path(args.out)
+    if out.suffix == ".safetensors":
+        raise UserError(f"--out {out}: name a folder, say {out.with_suffix('')}; the file in it will be {out.name}")
     if args.dry_run:
-        step = _export(folder, out, dry_run=True)
+        step = _export(args, out)
     else:
         with whole_folder(out) as unfinished:
-            step = _export(folder, unfinished)
+            step = _export(args, unfinished)
     return {"dry_run": args.dry_run, "exported": str(out), "step": step}
 
 
@@ -32,19 +49,39 @@ def show(result: dict[str, Any]) -> None:
     print(f"{verb} the weights of step {result['step']} to {result['exported']}")
 
 
-def _export(folder: Path, out: Path, *, dry_run: bool = False) -> int:
+def _export(args: argparse.Namespace, out: Path) -> int:
     """Write the run's weights to `out`. Returns the step that they are from."""
     from diffdpo.training.folder import method_of, modality_of
 
+    folder = Path(args.run)
     if modality_of(folder) == "text":
         from diffdpo.training.text.runner import export_newest_text
 
-        return export_newest_text(folder, out, dry_run=dry_run)[1]
+        _refuse_forms(args, folder, "a language model")
+        return export_newest_text(folder, out, dry_run=args.dry_run)[1]
     if method_of(folder) == "scorer":
-        from diffdpo.commands.train import open_judge
-        from diffdpo.training.judge_runner import export_newest_judge
+        return _export_judge(args, folder, out)
+    from diffdpo.training.export import export_newest
 
-        return export_newest_judge(folder, out, open_judge, dry_run=dry_run)[1]
-    from diffdpo.training.runner import export_newest
+    evaluation: list[str] = []
+    if args.report:
+        from diffdpo.benchmarks import markdown
 
-    return export_newest(folder, out, dry_run=dry_run)[1]
+        evaluation = markdown.evaluation(Path(args.report))
+    form = Form(args.format or "diffusers", args.merge, args.dtype, Path(args.out).absolute().name)
+    return export_newest(folder, out, form, evaluation=evaluation, dry_run=args.dry_run)[1]
+
+
+def _export_judge(args: argparse.Namespace, folder: Path, out: Path) -> int:
+    from diffdpo.commands.train import open_judge
+    from diffdpo.training.judge_runner import export_newest_judge
+
+    _refuse_forms(args, folder, "a scorer")
+    return export_newest_judge(folder, out, open_judge, dry_run=args.dry_run)[1]
+
+
+def _refuse_forms(args: argparse.Namespace, folder: Path, kind: str) -> None:
+    given = {"--format": args.format, "--merge": args.merge, "--dtype": args.dtype, "--report": args.report}
+    for option, value in given.items():
+        if value:
+            raise UserError(f"{option}: {folder} is the run of {kind}, which has one form only; leave it out")

@@ -70,7 +70,7 @@ class Triplet:
 
 _MAKERS = {"label": "labelling", "import": "importing"}
 """The commands that make a store, and what they do."""
-_OPTIONAL = ("prompt_id", "margin", "num_example_per_prompt")
+_OPTIONAL = ("prompt_id", "margin", "num_example_per_prompt", "labeler")
 _NARROW = ("caption", "label_0", "label_1", "pair_id", "has_label", *_OPTIONAL)
 
 
@@ -94,7 +94,8 @@ class TripletStore:
 
     Attributes, one entry per triplet: `captions`, `pair_ids`, `prompt_ids` (lists; prompt ids are None where
     the store has none), `ties` [N] bool, `margins` [N] float (NaN where the store does not tell), `labels` [N]
-    float (the chosen image's share of the preference: 1, 0.5 in a tie), `examples_per_prompt` (list, None likewise).
+    float (the chosen image's share of the preference: 1, 0.5 in a tie), `examples_per_prompt`, `labelers` (lists, None
+    likewise).
     """
 
     def __init__(self, folder: Path, shards: Sequence[_Shard]) -> None:
@@ -111,6 +112,7 @@ class TripletStore:
         self.pair_ids: list[str] = self._column("pair_id")
         self.prompt_ids: list[str | None] = self._column("prompt_id")
         self.examples_per_prompt: list[int | None] = self._column("num_example_per_prompt")
+        self.labelers: list[str | None] = self._column("labeler")
 
     @classmethod
     def open(cls, folder: str | Path, *, unfinished: bool = False) -> TripletStore:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """A UNet's layers that get an adapter: all attention projections, self and cross."""
@@ -58,12 +59,14 @@ def adapter_off(network: Any) -> Iterator[None]:
         network.enable_adapters()
 
 
-def save_lora(network: Any, pipeline_class: Any, folder: Path, denoiser: str = "unet") -> None:
-    """Write `pytorch_lora_weights.safetensors`, with rank and the true alpha in its metadata."""
+def save_lora(
+    network: Any, pipeline_class: Any, folder: Path, denoiser: str = "unet", dtype: torch.dtype | None = None
+) -> None:
+    """Write `pytorch_lora_weights.safetensors`, with rank and the true alpha in its metadata; in `dtype` if given."""
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
-    layers = get_peft_model_state_dict(network)
+    layers = {name: tensor.to(dtype) for name, tensor in get_peft_model_state_dict(network).items()}
     if denoiser == "unet":
         layers = convert_state_dict_to_diffusers(layers)
     config = network.peft_config["default"].to_dict()
@@ -78,17 +81,44 @@ def save_text_lora(network: Any, folder: Path, base: str) -> None:
     network.save_pretrained(folder)
 
 
-def merged_state(network: Any) -> dict[str, Any]:
-    """The state of the network without its adapter's names, the adapter added into the layers it is on. On the CPU."""
+def adapters(network: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each adapted layer's name and its (down, up): [r, in, ...] and [out, r, ...] float32."""
+    from peft.utils import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(network)
+    down = "lora_A.weight"
+    return {
+        key.removesuffix(f".{down}"): (state[key], state[key.replace(down, "lora_B.weight")])
+        for key in state
+        if key.endswith(down)
+    }
+
+
+def rank_and_alpha(network: Any) -> tuple[int, float]:
+    config = network.peft_config["default"]
+    return config.r, float(config.lora_alpha)
+
+
+def base_state(network: Any) -> dict[str, Tensor]:
+    """The network's own tensors under their own names, as they were before it had an adapter."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in network.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+@torch.no_grad()
+def merged_state(network: Any) -> dict[str, Tensor]:
+    """The network's tensors with the adapter added, W + alpha / r * up @ down (Hu et al. 2021), computed in float32.
+
+    Returns:
+        Adapted weights float32, all others as they are. Without an adapter they are all as they are.
+    """
     from peft.tuners.lora import LoraLayer
 
-    state = {
-        key.replace(".base_layer.", "."): value.detach().float().cpu()
-        for key, value in network.state_dict().items()
-        if ".lora_" not in key
-    }
+    state = base_state(network)
     for name, layer in network.named_modules():
         if isinstance(layer, LoraLayer):
-            key = f"{name}.weight"
-            state[key] = state[key] + layer.get_delta_weight("default").detach().float().cpu()
+            state[f"{name}.weight"] = state[f"{name}.weight"].float() + layer.get_delta_weight("default").float()
     return state

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from diffdpo.errors import UserError
 from diffdpo.models.attention import attention_kernel
-from diffdpo.models.lora import ATTENTION, adapter_off, add_lora, save_lora
+from diffdpo.models.export.form import AS_TRAINED, Form
+from diffdpo.models.export.write import write
+from diffdpo.models.lora import ATTENTION, adapter_off, add_lora
 from diffdpo.models.protocol import Conditioning, Predict, weights_of
-from diffdpo.models.sampling import load_pipeline
 from diffdpo.objectives import Diffusion, FlowMatching, Objective
 from diffdpo.runs import content_hash
 
@@ -153,16 +154,10 @@ class PipelineModel:
         for name in self._encoders():
             setattr(self.pipeline, name, None)
 
-    def export(self, folder: Path, weights: Sequence[Tensor] | None = None) -> Path:
-        """A whole pipeline folder for `from_pretrained`, or with a LoRA a folder for `load_lora_weights`."""
+    def export(self, folder: Path, weights: Sequence[Tensor] | None = None, form: Form = AS_TRAINED) -> Path:
+        """`AS_TRAINED`: a pipeline folder for `from_pretrained`, or with a LoRA a folder for `load_lora_weights`."""
         with weights_of(self.network, weights):
-            if self.lora_rank:
-                save_lora(self.network, type(self.pipeline), folder, self.denoiser)
-            else:
-                whole = load_pipeline(self.path, own_scheduler=True, own_t5=True)
-                state = {key: value.cpu() for key, value in self.network.state_dict().items()}
-                getattr(whole, self.denoiser).load_state_dict(state)
-                whole.save_pretrained(folder)
+            write(self, folder, form)
         return folder
 
     def _encoder_contents(self) -> dict[str, str]:

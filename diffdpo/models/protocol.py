@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from diffdpo.models.export.form import AS_TRAINED, Form
 from diffdpo.objectives import Objective
 
 Conditioning = dict[str, Tensor]
@@ -23,6 +24,8 @@ Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 class ImageModel(Protocol):
     """A denoiser with the encoders around it."""
 
+    pipeline_class: ClassVar[str]
+    """The diffusers class that it is opened as."""
     network: nn.Module
     """What is trained: the UNet or transformer, with its LoRA if it has one."""
 
@@ -67,8 +70,12 @@ class ImageModel(Protocol):
         """Free the encoders' memory once everything is encoded."""
         ...
 
-    def export(self, folder: Path, weights: Sequence[Tensor] | None = None) -> Path:
-        """Write what a user loads in diffusers, with `weights` in place of the trained ones if given."""
+    def export(self, folder: Path, weights: Sequence[Tensor] | None = None, form: Form = AS_TRAINED) -> Path:
+        """Write what a user loads, with `weights` in place of the trained ones if given.
+
+        Raises:
+            UserError: the model cannot be written in that form.
+        """
         ...
 
 

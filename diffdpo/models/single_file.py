@@ -39,8 +39,11 @@ def open_single_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
     beside = path.with_suffix("")
     options: dict[str, Any] = {"dtype": dtype}
     if (beside / "model_index.json").is_file():
-        name = json.loads((beside / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+        index = json.loads((beside / "model_index.json").read_text(encoding="utf-8"))
+        name = index["_class_name"]
         options["config"] = str(beside)
+        # What the folder says that the pipeline has not, as SD3 its T5: without a word diffusers would look for it.
+        options |= {part: None for part, made_by in index.items() if isinstance(made_by, list) and not made_by[0]}
     else:
         name = PIPELINES.get(kind := kind_of(path), "")
         if not name:

@@ -12,20 +12,21 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from diffdpo.config import IMAGE_METHODS, ImageConfig, build
+from diffdpo.config import ImageConfig
 from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
 from diffdpo.models import registry
+from diffdpo.models.export.form import AS_TRAINED
 from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import ImageModel
 from diffdpo.runs import content_hash
+from diffdpo.training.card import Record, write_card
 from diffdpo.training.data_keys import framing_of, framing_settings, pair_weights, unused_keys
 from diffdpo.training.folder import (
     content_of,
     finished,
     lasting,
-    read_run,
     run_name,
     without_pace,
     work_in,
@@ -92,14 +93,21 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
         )
 
     def export(folder: Path, outcome: Outcome) -> dict[str, Any]:
-        exported = "lora" if config.lora.rank else "model"
-        write_whole(folder / exported, lambda place: model.export(place, outcome.weights))
-        return {
-            "exported": exported,
+        results: dict[str, Any] = {
+            "exported": "lora" if config.lora.rank else "model",
             "pairs": len(train_rows),
             "held_out_pairs": len(held_out_rows),
+            "labelers": sorted({name for row in train_rows if (name := store.labelers[row])}),
             "figures": lasting(outcome),
         }
+
+        def write(place: Path) -> None:
+            model.export(place, outcome.weights)
+            record = Record.read(folder, config.training.steps, results)
+            write_card(place, record, AS_TRAINED, model.pipeline_class, Path(config.output).name)
+
+        write_whole(folder / results["exported"], write)
+        return results
 
     return work_in(config, settings, accelerator, train=tune, export=export)
 
@@ -147,23 +155,6 @@ def compute_table(
             batch_size=training.batch_size,
             accelerator=accelerator,
         )
-
-
-def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Path, int]:
-    """Write the weights of a run's newest checkpoint (its average, where it keeps one) to `out`.
-
-    Returns:
-        The folder, and the step the weights are from.
-
-    Raises:
-        UserError: `folder` is no training run or has no checkpoint yet, or `out` is in use.
-    """
-    settings, checkpoint = read_run(folder, out)
-    config = build(IMAGE_METHODS[settings["method"]], settings)
-    if not dry_run:
-        model = load_model(config, torch.device("cpu"))
-        model.export(out, checkpoint.average or checkpoint.weights)
-    return out, checkpoint.step
 
 
 def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def _sdxl(sd1: Path, out: Path) -> None:
     )
     StableDiffusionXLPipeline(
         vae=_vae(4, scaling_factor=0.13025),
-        text_encoder=CLIPTextModel(_clip()),
-        text_encoder_2=CLIPTextModelWithProjection(_clip()),
+        text_encoder=CLIPTextModel(_clip(12)),
+        text_encoder_2=CLIPTextModelWithProjection(_clip(20)),
         tokenizer=_tokenizer(sd1),
         tokenizer_2=_tokenizer(sd1),
         unet=unet,
@@ -83,12 +83,14 @@ def _sd3(sd1: Path, out: Path, *, t5: bool = True) -> None:
         out_channels=4,
         pos_embed_max_size=8,
     )
+    first = CLIPTextModelWithProjection(_clip(12))
+    torch.nn.init.eye_(first.text_projection.weight)  # the original has no projection there
     StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(4, scaling_factor=1.5305, shift_factor=0.0609),
-        text_encoder=CLIPTextModelWithProjection(_clip()),
-        text_encoder_2=CLIPTextModelWithProjection(_clip()),
+        text_encoder=first,
+        text_encoder_2=CLIPTextModelWithProjection(_clip(20)),
         text_encoder_3=_t5() if t5 else None,
         tokenizer=_tokenizer(sd1),
         tokenizer_2=_tokenizer(sd1),
@@ -141,10 +143,11 @@ def _tokenizer(sd1: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(sd1 / "tokenizer")
 
 
-def _clip() -> CLIPTextConfig:
+def _clip(width: int = 16) -> CLIPTextConfig:
+    """Two encoders of one model are told apart by their widths in a single file, so they must differ."""
     return CLIPTextConfig(
         vocab_size=54,
-        hidden_size=16,
+        hidden_size=width,
         intermediate_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,

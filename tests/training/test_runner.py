@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from diffdpo.errors import UserError
 from diffdpo.models.stable_diffusion import StableDiffusion
 from diffdpo.training import checkpoints, loop
+from diffdpo.training.export import export_newest
 from diffdpo.training.loop import new_accelerator
-from diffdpo.training.runner import export_newest, model_content, run_dpo
+from diffdpo.training.runner import model_content, run_dpo
 
 SCRIPT = """
 import sys, yaml, torch

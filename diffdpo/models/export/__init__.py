@@ -1,0 +1,1 @@
+"""What leaves the house: a tuned model in the forms that other programs open."""
