@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffdpo.config import TrainingConfig
 from diffdpo.errors import UserError
+from diffdpo.training.sharding import local
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -63,7 +64,10 @@ def make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> torc
 
 
 class WeightAverage:
-    """Exponential moving average in float32, with a short memory in the first steps: min(decay, (1+s)/(10+s))."""
+    """Exponential moving average in float32, with a short memory in the first steps: min(decay, (1+s)/(10+s)).
+
+    `weights` are parted as the parameters are.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], decay: float) -> None:
         self.decay = decay
@@ -72,4 +76,4 @@ class WeightAverage:
     def update(self, parameters: Sequence[Tensor], step: int) -> None:
         """Take in the weights after `step` (0-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.weights, [p.detach().float() for p in parameters], 1 - decay)
+        torch._foreach_lerp_([local(w) for w in self.weights], [local(p).float() for p in parameters], 1 - decay)

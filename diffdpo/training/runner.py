@@ -29,10 +29,11 @@ from diffdpo.training.folder import (
     work_in,
     write_whole,
 )
-from diffdpo.training.loop import Outcome, new_accelerator, train
+from diffdpo.training.loop import Outcome, train
 from diffdpo.training.methods import make_recipe
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.order import Order
+from diffdpo.training.processes import is_sharded, new_accelerator
 from diffdpo.training.reference import ReferenceTable, reference_table
 from diffdpo.training.referenced import ReferencedRecipe
 from diffdpo.training.splits import held_out
@@ -111,6 +112,8 @@ def compute_table(
         "gradient_checkpointing": training.gradient_checkpointing,
         "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
     }
+    if is_sharded():
+        identity["sharded"] = True  # another memory layout, see `load_model`
     with accelerator.autocast():
         return reference_table(
             cache_root(config),
@@ -137,7 +140,7 @@ def export_newest(folder: Path, out: Path, *, dry_run: bool = False) -> tuple[Pa
     config = build(IMAGE_METHODS[settings["method"]], settings)
     if not dry_run:
         model = load_model(config, torch.device("cpu"))
-        model.export(out, checkpoint.average or checkpoint.weights)
+        model.export(out, checkpoint.exported)
     return out, checkpoint.step
 
 
@@ -191,7 +194,7 @@ def load_model(config: ImageConfig, device: torch.device) -> ImageModel:
         lora_rank=config.lora.rank,
         lora_alpha=config.lora.effective_alpha,
         device=device,
-        channels_last=on_gpu or config.training.precision == "bf16",
+        channels_last=(on_gpu or config.training.precision == "bf16") and not is_sharded(),  # FSDP takes rows only
         frozen_dtype=halves.get(config.training.precision, torch.float32) if on_gpu else torch.float32,
         seed=config.seed,
     )

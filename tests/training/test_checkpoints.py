@@ -9,15 +9,26 @@ import pytest
 import torch
 
 from diffdpo.training import checkpoints
+from diffdpo.training.processes import new_accelerator
 from diffdpo.training.runner import run_images
+
+
+def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
+    checkpoints.save(
+        folder,
+        step,
+        run="r",
+        tensors=tensors or {"weights": {"00000": torch.ones(2)}},
+        state={},
+        keep=2,
+        accelerator=new_accelerator("fp32"),
+    )
 
 
 @pytest.mark.parametrize("marker", ["[]", "{}", '{"files": {}}', '{"files": 3, "run": "r"}', "no JSON"])
 def test_a_marker_that_is_not_what_was_written_is_passed_over(tmp_path, capsys, marker):
     for step in (1, 2):
-        checkpoints.save(
-            tmp_path, step, run="r", weights=[torch.ones(2)], average=None, optimizer={}, state={}, keep=2
-        )  # fmt: skip
+        save(tmp_path, step)
     (tmp_path / "step-00000002" / checkpoints.MARKER).write_text(marker)
     found = checkpoints.newest(tmp_path, "r")
     assert found is not None

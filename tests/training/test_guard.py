@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from diffdpo.errors import UserError
 from diffdpo.training import loop
 from diffdpo.training.diffusion_dpo import DiffusionDpo
-from diffdpo.training.guard import Skips, all_finite, not_finite, step_unless
-from diffdpo.training.loop import new_accelerator
+from diffdpo.training.guard import Skips, all_finite, not_finite, spoil_gradient, step_unless
+from diffdpo.training.processes import new_accelerator
 from diffdpo.training.runner import export_newest, run_images
 
 
@@ -82,7 +82,7 @@ def test_an_infinite_beta_ends_the_run_and_writes_no_weights(make_config):
         run_images(config)
     assert not (Path(config.output) / "model").exists()
     last = sorted((Path(config.output) / "checkpoints").iterdir())[-1]
-    assert all_finite(list(load_file(last / "weights.safetensors").values()))
+    assert all_finite(list(load_file(last / "weights-00000.safetensors").values()))
     assert lines(config.output)[-1]["skipped"] >= 1
 
 
@@ -107,9 +107,15 @@ def test_weights_that_are_not_finite_are_written_nowhere(make_config, monkeypatc
     assert export_newest(Path(config.output), tmp_path / "out")[1] == 4
 
 
-@pytest.mark.parametrize(("loss", "norm", "bad"), [(1.0, 1.0, 0.0), (float("nan"), 1.0, 1.0), (1.0, float("inf"), 1.0)])
-def test_loss_and_norm_decide(loss, norm, bad):
-    assert not_finite(new_accelerator("fp32"), torch.tensor(loss), torch.tensor(norm)).item() == bad
+@pytest.mark.parametrize("broken", ["nothing", "loss", "gradient"])
+def test_loss_and_gradient_decide_by_the_norm_alone(broken):
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.tensor([1.0, float("inf") if broken == "gradient" else -2.0, 0.0])
+    before = weight.grad.clone()
+    loss = torch.tensor(float("nan") if broken == "loss" else 0.5)
+    spoil_gradient(new_accelerator("fp32"), loss, [torch.nn.Parameter(torch.ones(2)), weight])
+    assert not_finite(weight.grad.norm()).item() == float(broken != "nothing")
+    assert torch.equal(weight.grad, before) or broken == "loss"
 
 
 @pytest.mark.parametrize("kind", ["fused", "plain"])

@@ -95,7 +95,7 @@ def test_other_settings_are_refused_by_name(make_config):
 @pytest.mark.parametrize(
     ("harm", "warning"),
     [
-        (lambda content: content[:-10], "weights.safetensors is missing or cut short"),
+        (lambda content: content[:-10], "weights-00000.safetensors is missing or cut short"),
         (lambda content: bytes(len(content)), "damaged"),
     ],
     ids=["cut", "zeros"],
@@ -106,7 +106,7 @@ def test_torn_checkpoint_is_passed_over(make_config, tmp_path, capsys, harm, war
     torn = make_config(output=str(tmp_path / "torn"))
     shutil.copytree(whole.output, torn.output)
     undo_finish(Path(torn.output))
-    newest = Path(torn.output) / "checkpoints" / "step-00000006" / "weights.safetensors"
+    newest = Path(torn.output) / "checkpoints" / "step-00000006" / "weights-00000.safetensors"
     newest.write_bytes(harm(newest.read_bytes()))
     run_dpo(torn)
     assert warning in capsys.readouterr().err
