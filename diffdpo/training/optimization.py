@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffdpo.config import TrainingConfig
 from diffdpo.errors import UserError
+from diffdpo.training.processes import is_sharded
 from diffdpo.training.sharding import local
 
 
@@ -37,7 +38,9 @@ def parameter_groups(parameters: Sequence[Tensor], undecayed: Sequence[Tensor], 
 
 
 def check_optimizer(name: str, device: torch.device) -> None:
-    """Raise UserError if the optimiser cannot be had on this device."""
+    """Raise UserError if the optimiser cannot be had on this device, or on weights that are parted."""
+    if name != "adamw" and is_sharded():
+        raise UserError(f"training.optimizer: {name} does not compute on parted weights (FSDP); use adamw")
     if name != "adamw8bit":
         return
     if device.type != "cuda":
