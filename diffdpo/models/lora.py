@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """A UNet's layers that get an adapter: all attention projections, self and cross."""
@@ -41,14 +40,12 @@ def adapter_off(network: Any) -> Iterator[None]:
         network.enable_adapters()
 
 
-def save_lora(
-    network: Any, state: dict[str, Tensor], pipeline_class: Any, folder: Path, denoiser: str = "unet"
-) -> None:
-    """Write `pytorch_lora_weights.safetensors` of a network's `state`, with rank and the true alpha in its metadata."""
+def save_lora(network: Any, pipeline_class: Any, folder: Path, denoiser: str = "unet") -> None:
+    """Write `pytorch_lora_weights.safetensors`, with rank and the true alpha in its metadata."""
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
-    layers = get_peft_model_state_dict(network, state_dict=state)
+    layers = get_peft_model_state_dict(network)
     if denoiser == "unet":
         layers = convert_state_dict_to_diffusers(layers)
     config = network.peft_config["default"].to_dict()

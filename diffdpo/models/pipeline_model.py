@@ -7,8 +7,8 @@ how its network is called.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diffdpo.errors import UserError
 from diffdpo.models.attention import attention_kernel
 from diffdpo.models.lora import ATTENTION, adapter_off, add_lora, save_lora
-from diffdpo.models.protocol import Conditioning, Predict
+from diffdpo.models.protocol import Conditioning, Predict, trainable
 from diffdpo.models.sampling import load_pipeline
 from diffdpo.objectives import Diffusion, FlowMatching, Objective
 from diffdpo.runs import content_hash
@@ -128,15 +128,14 @@ class PipelineModel:
 
     def export(self, folder: Path, weights: Sequence[Tensor] | None = None) -> Path:
         """A whole pipeline folder for `from_pretrained`, or with a LoRA a folder for `load_lora_weights`."""
-        names = [name for name, parameter in self.network.named_parameters() if parameter.requires_grad]
-        state = dict(self.network.state_dict())
-        state |= dict(zip(names, weights, strict=True)) if weights is not None else {}
-        if self.lora_rank:
-            save_lora(self.network, state, type(self.pipeline), folder, self.denoiser)
-        else:
-            whole = load_pipeline(self.path, own_scheduler=True)
-            getattr(whole, self.denoiser).load_state_dict({key: value.cpu() for key, value in state.items()})
-            whole.save_pretrained(folder)
+        with _weights_of(self.network, weights):
+            if self.lora_rank:
+                save_lora(self.network, type(self.pipeline), folder, self.denoiser)
+            else:
+                whole = load_pipeline(self.path, own_scheduler=True)
+                state = {key: value.cpu() for key, value in self.network.state_dict().items()}
+                getattr(whole, self.denoiser).load_state_dict(state)
+                whole.save_pretrained(folder)
         return folder
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -177,3 +176,18 @@ def _objective(scheduler: Any, path: str) -> Objective:
     raise UserError(
         f"model {path!r}: its scheduler is a {name}; epsilon, v-prediction and flow matching can be trained"
     )
+
+
+@contextmanager
+def _weights_of(network: nn.Module, weights: Sequence[Tensor] | None) -> Iterator[None]:
+    """Within, the trainable parameters hold `weights`."""
+    if weights is None:
+        yield
+        return
+    parameters = trainable(network)
+    kept = [parameter.detach().clone() for parameter in parameters]
+    try:
+        torch._foreach_copy_([p.data for p in parameters], list(weights))
+        yield
+    finally:
+        torch._foreach_copy_([p.data for p in parameters], kept)

@@ -35,7 +35,7 @@ from diffdpo.training.metrics import MetricsFile, as_written, finite, read_metri
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import Order
 from diffdpo.training.processes import prepare
-from diffdpo.training.sharding import copy_parts, gather_anew, gathered, local, whole
+from diffdpo.training.sharding import copy_parts, gather_anew, gathered, local, put_back, whole
 from diffdpo.training.shares import check_step
 from diffdpo.training.window import Window
 
@@ -75,7 +75,7 @@ class Announced(Protocol):
 class Outcome:
     """What training leaves: the weights to export (the average, where one is kept), and the last figures.
 
-    Where the weights are parted, they are whole in the main process, on its CPU, and the others have none.
+    They are whole, in the main process only; a network that was parted has whole parameters there again.
     """
 
     weights: list[Tensor]
@@ -158,7 +158,10 @@ class _Training:
                 advance(1, self._note() if self.accelerator.is_main_process else "")
         weights: Sequence[Tensor] = self.average.weights if self.average else self.parameters
         refuse_broken(weights, config.steps, self.accelerator)
-        return Outcome(gathered(weights, keep=self.accelerator.is_main_process), dict(self.figures))
+        main = self.accelerator.is_main_process
+        outcome = Outcome(gathered(weights, keep=main), dict(self.figures))
+        put_back(self.recipe.network, keep=main)
+        return outcome
 
     def _step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step over `accumulation` micro-steps; every example weighs the same."""

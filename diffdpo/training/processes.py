@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
@@ -56,6 +57,12 @@ def prepare(
         raise UserError(f"FSDP cannot part the single number {scalars[0]} of this model; use DDP for it")
     prepared, stepping = accelerator.prepare(network, optimizer)
     return prepared, stepping
+
+
+def part(accelerator: Accelerator, network: nn.Module) -> nn.Module:
+    """A network that is only looked at, parted as the trained one is."""
+    parted: nn.Module = fsdp2_prepare_model(accelerator, network) if accelerator.is_fsdp2 else network
+    return parted
 
 
 def is_sharded() -> bool:

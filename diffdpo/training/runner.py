@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import TripletStore
 from diffdpo.errors import UserError
 from diffdpo.models import registry
-from diffdpo.models.protocol import ImageModel
+from diffdpo.models.protocol import ImageModel, Predict
 from diffdpo.runs import content_hash
 from diffdpo.training.folder import (
     content_of,
@@ -33,7 +34,7 @@ from diffdpo.training.loop import Outcome, train
 from diffdpo.training.methods import make_recipe
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.order import Order
-from diffdpo.training.processes import is_sharded, new_accelerator
+from diffdpo.training.processes import is_sharded, new_accelerator, part
 from diffdpo.training.reference import ReferenceTable, reference_table
 from diffdpo.training.referenced import ReferencedRecipe
 from diffdpo.training.splits import held_out
@@ -63,9 +64,15 @@ def run_images(config: ImageConfig) -> dict[str, Any]:
         # First, for it moves the choice of attention kernel: the pass over the reference takes the policy's.
         if config.training.gradient_checkpointing:
             model.network.enable_gradient_checkpointing()  # type: ignore[operator]
-        # Before training the network is its own reference: no copy is made for the pass that fills the table.
-        own = partial(model.predict, model.network) if config.model.reference == "cached" else None
-        recipe = make_recipe(config, model, cache, train_rows, held_out_rows, accelerator.device, own)
+        recipe = make_recipe(
+            config,
+            model,
+            cache,
+            train_rows,
+            held_out_rows,
+            accelerator.device,
+            own_reference(config, model, accelerator),
+        )
         if config.model.reference == "cached":
             assert isinstance(recipe, ReferencedRecipe), "the config refuses it otherwise"
             recipe.use(compute_table(config, settings, store, recipe, accelerator))
@@ -83,6 +90,17 @@ def run_images(config: ImageConfig) -> dict[str, Any]:
         }
 
     return work_in(config, settings, accelerator, train=tune, export=export)
+
+
+def own_reference(config: ImageConfig, model: ImageModel, accelerator: Accelerator) -> Predict | None:
+    """The reference, where it is not to be the one that the model makes by itself."""
+    if config.model.reference == "cached":
+        # Before training the network is its own reference: no copy is made for the pass that fills the table.
+        return partial(model.predict, model.network)
+    if config.model.reference == "copy" and is_sharded():
+        frozen = deepcopy(model.network).requires_grad_(False).eval()
+        return partial(model.predict, part(accelerator, frozen))
+    return None
 
 
 run_dpo = run_images

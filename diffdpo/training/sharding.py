@@ -33,6 +33,19 @@ def gathered(tensors: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
     return found
 
 
+def put_back(network: nn.Module, *, keep: bool) -> None:
+    """Give a network its trained parameters back as plain whole ones, on the CPU, in the processes that `keep` them.
+
+    It can be written down then as any other, and is not to be run any more. All processes must take part.
+    """
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor) and parameter.requires_grad:
+                full = whole(parameter)
+                if keep:
+                    module.register_parameter(name, nn.Parameter(full.cpu()))
+
+
 def in_rows(tensor: Tensor) -> bool:
     """Whether a tensor is parted by its rows alone, which is what can be written and read in parts."""
     kinds = [type(placement) for placement in getattr(tensor, "placements", ())]

@@ -137,6 +137,22 @@ def test_an_unfit_step_changes_neither_weights_nor_optimizer(kind):
     assert json.dumps(_plain(inner)) == moments
 
 
+@pytest.mark.parametrize("loss", [float("nan"), 1.0])
+def test_the_scaler_of_fp16_sees_a_loss_of_nan_whose_gradient_is_finite(loss):
+    accelerator = new_accelerator("fp32")
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = AcceleratedOptimizer(torch.optim.AdamW([weight], lr=0.1, fused=True), scaler=scaler)
+    scaler.scale((weight * 2).sum()).backward()
+    spoil_gradient(accelerator, torch.tensor(loss), [weight])
+    scaler.unscale_(optimizer.optimizer)
+    bad = not_finite(weight.grad.norm())
+    step_unless(bad, optimizer)
+    assert bad.item() == (loss != loss)
+    assert torch.equal(weight, torch.ones(3)) == (loss != loss)
+    assert scaler.get_scale() == (4.0 if loss != loss else 8.0)
+
+
 def _plain(optimizer: torch.optim.Optimizer) -> list[list[float]]:
     return [value.flatten().tolist() for state in optimizer.state.values() for value in state.values()]
 

@@ -1,6 +1,6 @@
-"""Real second processes over gloo: DDP and FSDP2 learn what one process learns, and go on from each other's checkpoints.
+"""Real second processes over gloo: DDP and FSDP2 learn what one process learns, and go on from its checkpoints.
 
-Starting a process costs seconds, so one pair of them does all the runs of `pair`, and another one is killed.
+Starting processes costs seconds, so one pair of them does all runs but one, and another pair is killed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -34,8 +36,12 @@ torch.set_num_threads(1)
 from accelerate.state import AcceleratorState
 from diffdpo.config import DpoConfig, build
 from diffdpo.training.runner import run_images
-from tests.training.test_scale_out import poison
+from tests.training.test_scale_out import poison, stop
 for job in yaml.safe_load(open(sys.argv[1])):
+    if job["stopped"]:
+        if os.environ["RANK"] == "0":
+            stop(job["stopped"], job["config"]["output"])
+        torch.distributed.barrier()
     AcceleratorState._reset_state()
     os.environ.pop("ACCELERATE_USE_FSDP", None)
     os.environ.update(job["environment"])
@@ -49,27 +55,22 @@ SHARDED = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
 }
 
-PLAIN = {"training__steps": 4, "training__warmup_steps": 0, "training__log_every": 1, "training__evaluate_every": 4}
+PLAIN = {"training__steps": 4, "training__warmup_steps": 0, "training__log_every": 1, "training__evaluate_every": 2}
 
 
-class poison:  # noqa: N801: used as a function
+@contextmanager
+def poison(on: bool) -> Iterator[None]:
     """Within, if `on`, a step that sees pair 0 has a loss of NaN with a finite gradient."""
+    plain = DiffusionDpo.loss
 
-    def __init__(self, on: bool) -> None:
-        self.on, self.plain = on, DiffusionDpo.loss
+    def loss(recipe, network, examples):
+        value, figures = plain(recipe, network, examples)
+        return value + (float("nan") if any(index == 0 for index, _ in examples) else 0.0), figures
 
-    def __enter__(self) -> None:
-        plain = self.plain
-
-        def loss(recipe, network, examples):
-            value, figures = plain(recipe, network, examples)
-            return value + (float("nan") if any(index == 0 for index, _ in examples) else 0.0), figures
-
-        if self.on:
-            DiffusionDpo.loss = loss  # type: ignore[method-assign]
-
-    def __exit__(self, *_: object) -> None:
-        DiffusionDpo.loss = self.plain  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patched:
+        if on:
+            patched.setattr(DiffusionDpo, "loss", loss)
+        yield
 
 
 def launch(command: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -114,19 +115,33 @@ def assert_same_bits(a, b) -> None:
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
-def stopped(config, output: Path):
+def stop(run: str, output: str) -> None:
     """The run as it was after its second step, in another folder."""
-    shutil.copytree(config.output, output)
-    for late in ("checkpoints/step-00000004", "model", "lora"):
-        shutil.rmtree(output / late, ignore_errors=True)
-    manifest = json.loads((output / "manifest.json").read_text())
-    (output / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
-    return dataclasses.replace(config, output=str(output))
+    shutil.copytree(run, output)
+    for late in ("checkpoints/step-00000004", "model"):
+        shutil.rmtree(Path(output) / late)
+    manifest = json.loads((Path(output) / "manifest.json").read_text())
+    (Path(output) / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
 
 
-def shared_out(config, batch_size: int, accumulation: int):
-    training = dataclasses.replace(config.training, batch_size=batch_size, accumulation=accumulation)
-    return dataclasses.replace(config, training=training)
+def job(config, *, sharded: bool = False, poisoned: bool = False, stopped=None) -> dict[str, object]:
+    """A run of the pair, from the start or from the second step of another run."""
+    return {
+        "config": dataclasses.asdict(config),
+        "environment": SHARDED if sharded else {},
+        "poisoned": poisoned,
+        "stopped": stopped and stopped.output,
+    }
+
+
+def in_a_pair(folder: Path, *jobs: dict[str, object]) -> None:
+    """Do runs one after the other, in two processes."""
+    file, script = folder / "jobs.yaml", folder / "worker.py"
+    script.write_text(WORKER)
+    file.write_text(yaml.safe_dump(list(jobs)))
+    process = launch(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(file)])
+    _, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors[-4000:]
 
 
 def test_a_pair_of_processes_learns_what_one_learns(make_config, tmp_path):
@@ -141,46 +156,39 @@ def test_a_pair_of_processes_learns_what_one_learns(make_config, tmp_path):
     with poison(True):
         run_images(poisoned)
 
-    ddp = shared_out(dataclasses.replace(full, output=str(tmp_path / "ddp")), 2, 1)
-    parted = shared_out(dataclasses.replace(full, output=str(tmp_path / "parted")), 1, 2)
-    jobs = {
-        "ddp": (ddp, {}, False),
-        "parted": (parted, SHARDED, False),
-        "parted lora": (shared_out(dataclasses.replace(lora, output=str(tmp_path / "p-lora")), 2, 1), SHARDED, False),
-        "cached": (shared_out(made("cached", lora__rank=2, model__reference="cached"), 2, 1), SHARDED, False),
-        "poisoned ddp": (shared_out(dataclasses.replace(poisoned, output=str(tmp_path / "p-ddp")), 2, 1), {}, True),
-        "poisoned": (shared_out(dataclasses.replace(poisoned, output=str(tmp_path / "p-p")), 2, 1), SHARDED, True),
-        "went on": (shared_out(stopped(full, tmp_path / "went-on"), 2, 1), SHARDED, False),
-    }
-    file, script = tmp_path / "jobs.yaml", tmp_path / "worker.py"
-    script.write_text(WORKER)
-    listed = [
-        {"config": dataclasses.asdict(config), "environment": environment, "poisoned": on}
-        for config, environment, on in jobs.values()
-    ]
-    file.write_text(yaml.safe_dump(listed))
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(file)]
-    process = launch(command)
-    _, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors[-4000:]
+    def on_two(name, config, batch_size=2, accumulation=1):
+        training = dataclasses.replace(config.training, batch_size=batch_size, accumulation=accumulation)
+        return dataclasses.replace(config, training=training, output=str(tmp_path / name))
 
-    assert_close(full, ddp)
-    assert_close(full, parted)
-    assert_close(lora, jobs["parted lora"][0])
-    assert_close(lora, jobs["cached"][0])
-    assert_close(full, jobs["went on"][0])
-    for name in ("poisoned ddp", "poisoned"):
-        assert logged(jobs[name][0], "skipped") == logged(poisoned, "skipped")
-        assert_close(poisoned, jobs[name][0])
+    ddp, ddp_poisoned = on_two("ddp", full), on_two("ddp-poisoned", poisoned)
+    parted, parted_lora = on_two("parted", full, 1, 2), on_two("parted-lora", lora)
+    parted_cached = on_two("parted-cached", made("", lora__rank=2, model__reference="cached"))
+    parted_poisoned = on_two("parted-poisoned", poisoned)
+    went_on, again = on_two("went-on", full), on_two("again", full, 1, 2)
+    in_a_pair(
+        tmp_path,
+        job(ddp),
+        job(ddp_poisoned, poisoned=True),
+        job(parted, sharded=True),
+        job(parted_lora, sharded=True),
+        job(parted_cached, sharded=True),
+        job(parted_poisoned, sharded=True, poisoned=True),
+        job(went_on, sharded=True, stopped=full),
+        job(again, sharded=True, stopped=parted),
+    )
+
+    for one, two in ((full, ddp), (full, parted), (lora, parted_lora), (lora, parted_cached), (full, went_on)):
+        assert_close(one, two)
+    assert_same_bits(parted, again)
     assert 0 < logged(poisoned, "skipped")[-1] < 4
+    for two in (ddp_poisoned, parted_poisoned):
+        assert logged(two, "skipped") == logged(poisoned, "skipped")
+        assert_close(poisoned, two)
 
     assert_written_in_parts(Path(parted.output))
-    alone = shared_out(stopped(parted, tmp_path / "alone"), 4, 1)
-    run_images(alone)
-    assert_close(full, alone)
     export_newest(Path(parted.output), tmp_path / "exported")
-    again = load_file(tmp_path / "exported" / "unet" / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(again[key], weight) for key, weight in weights(parted).items())
+    exported = load_file(tmp_path / "exported" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(exported[key], weight) for key, weight in weights(parted).items())
 
 
 def assert_written_in_parts(run: Path) -> None:
@@ -201,10 +209,21 @@ def test_killed_on_two_processes_it_goes_on_with_one(make_config, tmp_path):
     """By `accelerate launch` and the config that is shipped; both processes are killed at once."""
     full = make_config(output=str(tmp_path / "full"), **PLAIN)
     run_images(full)
-    killed = shared_out(dataclasses.replace(full, output=str(tmp_path / "killed")), 2, 1)
+    killed = dataclasses.replace(
+        full, output=str(tmp_path / "killed"), training=dataclasses.replace(full.training, batch_size=2)
+    )
     (tmp_path / "killed.yaml").write_text(yaml.safe_dump({"method": "dpo", **dataclasses.asdict(killed)}))
     launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/fsdp2.yaml"]
-    command = ["--num_processes", "2", "--main_process_port", "0", "-m", "diffdpo", "train", str(tmp_path / "killed.yaml")]
+    command = [
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+        "-m",
+        "diffdpo",
+        "train",
+        str(tmp_path / "killed.yaml"),
+    ]
     process = launch([*launcher, *command])
     marker = Path(killed.output) / "checkpoints" / "step-00000002" / checkpoints.MARKER
     while not marker.exists():
@@ -218,7 +237,7 @@ def test_killed_on_two_processes_it_goes_on_with_one(make_config, tmp_path):
     assert not (Path(killed.output) / "model").exists()
     with pytest.raises(UserError, match=r"made with 4 pairs per step, now 2; training.batch_size times .* must be 4"):
         run_images(killed)
-    alone = shared_out(killed, 1, 4)
+    alone = dataclasses.replace(killed, training=dataclasses.replace(full.training, batch_size=1, accumulation=4))
     run_images(alone)
     assert_close(full, alone)
 
