@@ -40,7 +40,7 @@ def parameter_groups(parameters: Sequence[Tensor], undecayed: Sequence[Tensor], 
 def check_optimizer(name: str, device: torch.device) -> None:
     """Raise UserError if the optimiser cannot be had on this device, or on weights that are parted."""
     if name != "adamw" and is_sharded():
-        raise UserError(f"training.optimizer: {name} does not compute on parted weights (FSDP); use adamw")
+        raise UserError(f"training.optimizer: {name} cannot be used with parted weights (FSDP); use adamw")
     if name != "adamw8bit":
         return
     if device.type != "cuda":
