@@ -1,7 +1,8 @@
 """Everything a run needs to go on as if it had never stopped, written so that a torn checkpoint is seen as one.
 
-A checkpoint is a folder `step-00000100`: weights, average and optimiser as safetensors and a weights-only torch file,
-`state.json`, and last `complete.json`, which lists every file with its size and names the run.
+A checkpoint is a folder `step-00000100`. Every process writes its parts of weights, average and optimiser into files
+of its own, `weights-00000.safetensors` and so on (see `pieces`); then the first one writes `state.json`, and last
+`complete.json`, which lists every file with its size and names the run. Any number of processes can read it.
 """
 
 from __future__ import annotations
@@ -10,32 +11,42 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffdpo.errors import UserError
 from diffdpo.progress import say
 from diffdpo.runs import read_json
+from diffdpo.training.pieces import Pieces, own_pieces
 
 MARKER = "complete.json"
+KINDS = ("weights", "average", "optimizer")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is read back. `state` is what `save` was given."""
+    """What is read back, tensors only when they are asked for. `state` is what `save` was given."""
 
     step: int
-    weights: list[Tensor]
-    average: list[Tensor] | None
-    optimizer: dict[str, Any]
     state: dict[str, Any]
+    tensors: Mapping[str, Pieces]
+    """By kind."""
+
+    @cached_property
+    def exported(self) -> list[Tensor]:
+        """The weights that are the run's result, whole and on the CPU: their average, where one is kept."""
+        pieces = self.tensors["average" if self.tensors["average"].names() else "weights"]
+        return [pieces.read(name) for name in pieces.names()]
 
 
 def save(
@@ -43,37 +54,39 @@ def save(
     step: int,
     *,
     run: str,
-    weights: Sequence[Tensor],
-    average: Sequence[Tensor] | None,
-    optimizer: dict[str, Any],
-    state: dict[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
     keep: int,
+    accelerator: Accelerator,
 ) -> None:
     """Write the checkpoint of `step` below `folder`, whole or not at all, and remove all but the newest `keep`.
 
+    All processes must call it.
+
     Args:
         run: what identifies the run; a checkpoint of another one is refused on reading.
-        state: further JSON values.
+        tensors: by kind (one of `KINDS`) and name; in parts, or the same in every process.
+        state: further JSON values; those of the first process count.
     """
     final = folder / f"step-{step:08d}"
     partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(_numbered(weights), partial / "weights.safetensors")
-    if average is not None:
-        save_file(_numbered(average), partial / "average.safetensors")
-    torch.save(optimizer, partial / "optimizer.pt")
-    (partial / "state.json").write_text(json.dumps({"step": step, **state}))
-    sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-    (partial / MARKER).write_text(json.dumps({"run": run, "files": sizes}))
-    for path in partial.iterdir():
-        _sync(path)
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(partial, final)
-    _sync(folder)
-    for old in _steps(folder)[:-keep]:
-        shutil.rmtree(folder / f"step-{old:08d}")
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    written = gather_object(_write_own(partial, tensors, accelerator))
+    if accelerator.is_main_process:
+        _write(partial / "state.json", {"step": step, **state})
+        sizes = {**dict(written), "state.json": (partial / "state.json").stat().st_size}
+        _write(partial / MARKER, {"run": run, "files": sizes})
+        _sync(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        _sync(folder)
+        for old in _steps(folder)[:-keep]:
+            shutil.rmtree(folder / f"step-{old:08d}")
+    accelerator.wait_for_everyone()
 
 
 def newest(folder: Path, run: str) -> Checkpoint | None:
@@ -91,21 +104,51 @@ def newest(folder: Path, run: str) -> Checkpoint | None:
         if read_json(path / MARKER)["run"] != run:
             raise UserError(f"{path}: a checkpoint of another run (other settings, model or data); remove it from here")
         try:
-            return _read(path, step)
+            return _open(path, step)
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, UserError) as error:
             say(f"warning: {path}: damaged ({error}); passed over")
     return None
 
 
-def _read(path: Path, step: int) -> Checkpoint:
-    average = path / "average.safetensors"
-    return Checkpoint(
-        step=step,
-        weights=_in_order(load_file(path / "weights.safetensors")),
-        average=_in_order(load_file(average)) if average.exists() else None,
-        optimizer=torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
-        state=read_json(path / "state.json"),
-    )
+def any_left(folder: Path) -> bool:
+    """Whether there are checkpoints below `folder`, whole or not."""
+    return bool(_steps(folder))
+
+
+def numbered(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Tensors under names that keep their order."""
+    return {f"{index:05d}": tensor for index, tensor in enumerate(tensors)}
+
+
+def _write_own(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], accelerator: Accelerator
+) -> list[tuple[str, int]]:
+    """This process's files, with their sizes."""
+    written = []
+    for kind, named in tensors.items():
+        pieces = own_pieces(named, accelerator.process_index, accelerator.num_processes)
+        if pieces:
+            path = folder / f"{kind}-{accelerator.process_index:05d}.safetensors"
+            save_file(pieces, path)
+            _sync(path)
+            written.append((path.name, path.stat().st_size))
+    return written
+
+
+def _open(path: Path, step: int) -> Checkpoint:
+    names = read_json(path / MARKER)["files"]
+    # A file for each kind, without a number, and a torch file for the optimiser: how it was before there were parts.
+    old = _old_optimizer(path / "optimizer.pt") if "optimizer.pt" in names else {}
+    files = {kind: [path / name for name in names if name.startswith((f"{kind}-", f"{kind}.safe"))] for kind in KINDS}
+    tensors = {kind: Pieces(files[kind], old if kind == "optimizer" else None) for kind in KINDS}
+    return Checkpoint(step=step, state=read_json(path / "state.json"), tensors=tensors)
+
+
+def _old_optimizer(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, weights_only=True, map_location="cpu")["state"]
+    return {
+        f"{number:05d}.{key}": torch.as_tensor(value) for number, kept in state.items() for key, value in kept.items()
+    }
 
 
 def _torn(path: Path) -> str | None:
@@ -125,11 +168,6 @@ def _torn(path: Path) -> str | None:
     return None
 
 
-def any_left(folder: Path) -> bool:
-    """Whether there are checkpoints below `folder`, whole or not."""
-    return bool(_steps(folder))
-
-
 def _steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
@@ -137,12 +175,9 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def _numbered(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    return {f"{index:05d}": tensor.detach().cpu().contiguous() for index, tensor in enumerate(tensors)}
-
-
-def _in_order(tensors: dict[str, Tensor]) -> list[Tensor]:
-    return [tensors[key] for key in sorted(tensors)]
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+    _sync(path)
 
 
 def _sync(path: Path) -> None:

@@ -34,6 +34,6 @@ def export_newest(
     form.check(config.lora.rank > 0)
     if not dry_run:
         model = load_model(config, torch.device("cpu"))
-        model.export(out, checkpoint.average or checkpoint.weights, form)
+        model.export(out, checkpoint.exported, form)
         write_card(out, Record.read(folder, checkpoint.step), form, model.pipeline_class, form.name, evaluation)
     return out, checkpoint.step

@@ -17,10 +17,21 @@ from diffdpo.config import Config
 from diffdpo.errors import UserError
 from diffdpo.locks import alone
 from diffdpo.progress import say
-from diffdpo.runs import DONE, check_claim, claim, is_complete, read_json, read_manifest, whole_folder, write_json
+from diffdpo.runs import (
+    DONE,
+    MANIFEST,
+    check_claim,
+    claim,
+    is_complete,
+    read_json,
+    read_manifest,
+    whole_folder,
+    write_json,
+)
 from diffdpo.training.checkpoints import Checkpoint, newest
 from diffdpo.training.guard import all_finite
 from diffdpo.training.loop import Outcome
+from diffdpo.training.shares import check_step, in_one
 
 CONFIG = "config.json"
 """The whole config of a run, paths included, beside the manifest."""
@@ -35,6 +46,9 @@ def finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         UserError: the folder holds something else.
     """
+    there = _step_of(folder)
+    if there is not None:
+        check_step(folder, there, settings["training"]["batch_size"])
     check_claim(folder, "train", settings)
     if not is_complete(folder):
         return None
@@ -103,7 +117,7 @@ def read_run(folder: Path, out: Path) -> tuple[dict[str, Any], Checkpoint]:
     checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]))
     if checkpoint is None:
         raise UserError(f"{folder}: no whole checkpoint in it yet")
-    if not all_finite(checkpoint.average or checkpoint.weights):
+    if not all_finite(checkpoint.exported):
         raise UserError(f"{folder}: the weights of its newest checkpoint are not finite, so there is nothing to export")
     return read_json(folder / CONFIG), checkpoint
 
@@ -124,9 +138,17 @@ def _key_of(folder: Path, key: str) -> str | None:
 
 
 def without_pace(training: dict[str, Any]) -> dict[str, Any]:
-    """The `training` section less the keys that say how often a run writes, which moves no weight: they may be others
-    when it goes on."""
-    return {key: value for key, value in training.items() if key not in PACE}
+    """The `training` section less what may be another when a run goes on: the keys that say how often it writes,
+    which move no weight, and how a step's pairs are shared out, of which only the number is kept."""
+    return {key: value for key, value in in_one(training).items() if key not in PACE}
+
+
+def _step_of(folder: Path) -> int | None:
+    """Pairs per step that a training run was started with; None if there is no such run."""
+    if not (folder / MANIFEST).exists():
+        return None
+    training = read_manifest(folder)["settings"].get("training", {})
+    return training["batch_size"] * training["accumulation"] if "batch_size" in training else None
 
 
 def run_name(settings: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
 from diffdpo.errors import UserError
+from diffdpo.training.sharding import local
 
 SKIPPED = "skipped"
 """Among a step's figures: 1 where it was not taken. In metrics.jsonl: how many were not, since the run began."""
@@ -48,12 +49,22 @@ class Skips:
                 )
 
 
-def not_finite(accelerator: Accelerator, loss: Tensor, norm: Tensor) -> Tensor:
-    """1.0 where a step's loss or gradient norm is not finite, else 0.0; the same in every process. On the device."""
-    bad = (~torch.isfinite(loss.detach().float() + norm.float())).float()
+def spoil_gradient(accelerator: Accelerator, loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Make the gradient NaN in every process where the loss of any is not finite; else leave it as it is.
+
+    From here on the gradient's norm alone tells whether a step is fit, and the scaler of fp16 sees it as well: there
+    are losses of NaN whose gradient is finite.
+    """
+    loss = loss.detach().float()
     if accelerator.num_processes > 1:
-        bad = accelerator.reduce(bad, reduction="sum").clamp(max=1.0)
-    return bad
+        loss = accelerator.reduce(loss, reduction="sum")
+    gradient = local(next(parameter.grad for parameter in parameters if parameter.grad is not None))
+    gradient.add_((loss * 0).to(gradient.device))
+
+
+def not_finite(norm: Tensor) -> Tensor:
+    """1.0 where a gradient's norm is not finite, else 0.0. On the device."""
+    return (~torch.isfinite(norm.float())).float()
 
 
 def step_unless(bad: Tensor, optimizer: AcceleratedOptimizer) -> None:
@@ -68,12 +79,14 @@ def step_unless(bad: Tensor, optimizer: AcceleratedOptimizer) -> None:
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+    """Of parted tensors: whether this process's parts are."""
+    return bool(torch.stack([local(tensor).isfinite().all() for tensor in tensors]).all())
 
 
-def refuse_broken(tensors: Sequence[Tensor], step: int) -> None:
-    """Raise UserError if weights are not finite: they are written nowhere."""
-    if not all_finite(tensors):
+def refuse_broken(tensors: Sequence[Tensor], step: int, accelerator: Accelerator) -> None:
+    """Raise UserError, in every process, if weights are not finite in any: they are written nowhere."""
+    broken = torch.tensor(float(not all_finite(tensors)), device=accelerator.device)
+    if accelerator.reduce(broken, reduction="sum"):
         raise UserError(
             f"stopped at step {step}: the weights are not finite, so nothing is written of them; "
             "lower training.learning_rate; earlier checkpoints are kept"

@@ -16,8 +16,9 @@ from diffdpo.models.protocol import trainable
 from diffdpo.runs import content_hash
 from diffdpo.training.folder import finished, lasting, read_run, run_name, without_pace, work_in, write_whole
 from diffdpo.training.judge import JudgeModel, JudgeTraining
-from diffdpo.training.loop import Outcome, new_accelerator, train
+from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
+from diffdpo.training.processes import new_accelerator
 from diffdpo.training.splits import held_out
 
 OpenJudge = Callable[[ScorerConfig, torch.device], JudgeModel]
@@ -117,7 +118,7 @@ def export_newest_judge(folder: Path, out: Path, open_judge: OpenJudge, *, dry_r
     settings, checkpoint = read_run(folder, out)
     config = build(ScorerConfig, settings)
     if not dry_run:
-        open_judge(config, torch.device("cpu")).export(out, checkpoint.average or checkpoint.weights)
+        open_judge(config, torch.device("cpu")).export(out, checkpoint.exported)
     return out, checkpoint.step
 
 

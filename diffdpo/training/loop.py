@@ -12,14 +12,14 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from diffdpo.config import TrainingConfig
 from diffdpo.errors import UserError
 from diffdpo.models.protocol import trainable
 from diffdpo.progress import progress, say
-from diffdpo.training import checkpoints
+from diffdpo.training import checkpoints, optimizer_state
 from diffdpo.training.alarms import Alarms
 from diffdpo.training.guard import (
     LONGEST_ROW,
@@ -28,11 +28,15 @@ from diffdpo.training.guard import (
     Skips,
     not_finite,
     refuse_broken,
+    spoil_gradient,
     step_unless,
 )
 from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read_metrics
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import make_order
+from diffdpo.training.processes import prepare
+from diffdpo.training.sharding import copy_parts, gather_anew, gathered, local, put_back, whole
+from diffdpo.training.shares import check_step
 from diffdpo.training.window import Window
 
 
@@ -89,24 +93,13 @@ class Bucketed(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training leaves: the weights to export (the average, where one is kept), and the last figures."""
+    """What training leaves: the weights to export (the average, where one is kept), and the last figures.
+
+    They are whole, in the main process only; a network that was parted has whole parameters there again.
+    """
 
     weights: list[Tensor]
     figures: dict[str, float]
-
-
-def new_accelerator(precision: str) -> Accelerator:
-    """The processes and the device of this run.
-
-    Raises:
-        UserError: a precision that the hardware here does not have.
-    """
-    # accelerate keeps the first precision of a process for good; a second run in it may have another one.
-    AcceleratorState._reset_state()
-    try:
-        return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
-    except ValueError as error:
-        raise UserError(f"training.precision: {precision} cannot be had here ({error}); use bf16 or fp32") from None
 
 
 def train(
@@ -153,9 +146,9 @@ class _Training:
         self.recipe, self.config, self.run_name, self.accelerator = recipe, config, run, accelerator
         self.checkpoints = folder / "checkpoints"
         self.metrics = MetricsFile(folder / "metrics.jsonl")
-        self.parameters = trainable(recipe.network)
-        groups = parameter_groups(self.parameters, undecayed, config.weight_decay)
-        optimizer = make_optimizer(config, groups)
+        groups = parameter_groups(trainable(recipe.network), undecayed, config.weight_decay)
+        self.network, self.optimizer = prepare(accelerator, recipe.network, make_optimizer(config, groups))
+        self.parameters = trainable(recipe.network)  # FSDP2 has put parted ones in place of those before
         self.average = None if config.ema is None else WeightAverage(self.parameters, config.ema)
         self.share = config.batch_size * accelerator.num_processes
         buckets = recipe.buckets if isinstance(recipe, Bucketed) else None
@@ -164,8 +157,7 @@ class _Training:
         longest_row = LONGEST_ROW if accelerator.scaler is None else LONGEST_ROW_FP16
         self.skips = Skips(min(longest_row, config.steps))
         self.alarms = Alarms(config.steps)
-        self.start = self._resume(optimizer)
-        self.network, self.optimizer = accelerator.prepare(recipe.network, optimizer)
+        self.start = self._resume()
 
     def to_the_end(self) -> Outcome:
         config = self.config
@@ -191,9 +183,12 @@ class _Training:
                 if evaluates or saves or looks:
                     window.restart_clock()
                 advance(1, self._note() if self.accelerator.is_main_process else "")
-        weights = self.average.weights if self.average else [p.detach() for p in self.parameters]
-        refuse_broken(weights, config.steps)
-        return Outcome(list(weights), dict(self.figures))
+        weights: Sequence[Tensor] = self.average.weights if self.average else self.parameters
+        refuse_broken(weights, config.steps, self.accelerator)
+        main = self.accelerator.is_main_process
+        outcome = Outcome(gathered(weights, keep=main), dict(self.figures))
+        put_back(self.recipe.network, keep=main)
+        return outcome
 
     def _step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step over `accumulation` micro-steps; every example weighs the same."""
@@ -206,18 +201,19 @@ class _Training:
             coming = self._mine(self.order.at(step + 1)) if step + 1 < config.steps else []
             self.recipe.announce(places, [example for micro in coming for example in micro])
         totals: dict[str, Tensor] = {}
-        whole = torch.zeros((), device=accelerator.device)
+        total_loss = torch.zeros((), device=accelerator.device)
         for micro, examples in enumerate(self._mine(places)):
             last = micro == config.accumulation - 1
             with nullcontext() if last else accelerator.no_sync(self.network):
                 with accelerator.autocast():
                     loss, figures = self.recipe.loss(self.network, examples)
                 accelerator.backward(loss / config.accumulation)
-            whole = whole + loss.detach()
+            total_loss = total_loss + loss.detach()
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0) + value.detach() / config.accumulation
-        norm = torch.as_tensor(accelerator.clip_grad_norm_(self.parameters, config.max_grad_norm or math.inf))
-        skipped = not_finite(accelerator, whole, norm)
+        spoil_gradient(accelerator, total_loss, self.parameters)
+        norm = whole(accelerator.clip_grad_norm_(self.parameters, config.max_grad_norm or math.inf))
+        skipped = not_finite(norm)
         step_unless(skipped, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
@@ -258,16 +254,6 @@ class _Training:
         self._tell(step, figures)
         return True
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Within, the network has the average of its weights, where one is kept."""
-        kept = [p.detach().clone() for p in self.parameters] if self.average else []
-        if self.average:
-            torch._foreach_copy_([p.data for p in self.parameters], self.average.weights)
-        yield
-        if self.average:
-            torch._foreach_copy_([p.data for p in self.parameters], kept)
-
     def _evaluate(self, step: int) -> None:
         with self._averaged(), self.accelerator.autocast():
             figures = self.recipe.evaluate()
@@ -275,56 +261,72 @@ class _Training:
         if self.accelerator.is_main_process and figures:
             self.metrics.write(step, figures)
 
-    def _save(self, done: int) -> None:
-        refuse_broken([*self.parameters, *(self.average.weights if self.average else [])], done)
-        if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            checkpoints.save(
-                self.checkpoints,
-                done,
-                run=self.run_name,
-                weights=self.parameters,
-                average=self.average.weights if self.average else None,
-                optimizer=self.optimizer.state_dict(),
-                state={
-                    "metrics_size": self.metrics.synced_size(),
-                    "scaler": scaler.state_dict() if scaler else None,
-                    "global_batch": self.order.batch,
-                    "figures": self.figures,
-                    "skipped": {"total": self.skips.total, "in_a_row": self.skips.in_a_row},
-                },
-                keep=self.config.keep_checkpoints,
-            )
-        self.accelerator.wait_for_everyone()
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the network has the average of its weights, where one is kept."""
+        kept = [local(p).clone() for p in self.parameters] if self.average else []
+        if self.average:
+            copy_parts(self.parameters, self.average.weights)
+        yield
+        if self.average:
+            copy_parts(self.parameters, kept)
+        gather_anew(self.network)
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+    def _save(self, done: int) -> None:
+        average = self.average.weights if self.average else []
+        refuse_broken([*self.parameters, *average], done, self.accelerator)
+        scaler, optimizer = self.accelerator.scaler, self.optimizer.optimizer
+        checkpoints.save(
+            self.checkpoints,
+            done,
+            run=self.run_name,
+            tensors={
+                "weights": checkpoints.numbered(self.parameters),
+                "average": checkpoints.numbered(average),
+                "optimizer": optimizer_state.tensors_of(optimizer),
+            },
+            state={
+                "metrics_size": self.metrics.synced_size(),
+                "optimizer": optimizer_state.values_of(optimizer),
+                "scaler": scaler.state_dict() if scaler else None,
+                "global_batch": self.order.batch,
+                "figures": self.figures,
+                "skipped": {"total": self.skips.total, "in_a_row": self.skips.in_a_row},
+            },
+            keep=self.config.keep_checkpoints,
+            accelerator=self.accelerator,
+        )
+
+    def _resume(self) -> int:
         checkpoint = checkpoints.newest(self.checkpoints, self.run_name)
+        if len(set(gather_object([checkpoint.step if checkpoint else 0]))) > 1:
+            raise UserError(f"{self.checkpoints}: not the same in all processes; use a disk that all machines share")
         if checkpoint is None:
             if self.accelerator.is_main_process:
                 self.metrics.cut(0)
                 if checkpoints.any_left(self.checkpoints):
                     say("no whole checkpoint is left: training starts anew from the first step")
             return 0
-        if checkpoint.state["global_batch"] != self.order.batch:
-            there = checkpoint.state["global_batch"]
-            raise UserError(
-                f"{self.checkpoints}: made with {there} pairs per step, now {self.order.batch}: "
-                "start with as many processes as before"
-            )
-        self.figures = dict(checkpoint.state["figures"])
-        self.skips = Skips(self.skips.longest_row, **checkpoint.state.get("skipped", {}))
-        torch._foreach_copy_([p.data for p in self.parameters], checkpoint.weights)
-        if self.average and checkpoint.average is not None:
-            torch._foreach_copy_(self.average.weights, checkpoint.average)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        if self.accelerator.scaler is not None and checkpoint.state["scaler"]:
-            self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+        check_step(self.checkpoints, checkpoint.state["global_batch"], self.order.batch)
+        self._take(checkpoint)
         if self.accelerator.is_main_process:
             self.metrics.cut(checkpoint.state["metrics_size"])
             for row in read_metrics(self.metrics.path):
                 self.alarms.hear(row["step"], row)
             say(f"going on from step {checkpoint.step}")
         return checkpoint.step
+
+    def _take(self, checkpoint: checkpoints.Checkpoint) -> None:
+        state, tensors = checkpoint.state, checkpoint.tensors
+        self.figures = dict(state["figures"])
+        self.skips = Skips(self.skips.longest_row, **state.get("skipped", {}))
+        for name, parameter in checkpoints.numbered(self.parameters).items():
+            tensors["weights"].read_into(parameter, name)
+        for name, average in checkpoints.numbered(self.average.weights if self.average else []).items():
+            tensors["average"].read_into(average, name)
+        optimizer_state.restore(self.optimizer.optimizer, tensors["optimizer"], state.get("optimizer", {}))
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def _note(self) -> str:
         return note(self.figures)

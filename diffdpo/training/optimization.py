@@ -12,6 +12,8 @@ from torch import Tensor
 
 from diffdpo.config import TrainingConfig
 from diffdpo.errors import UserError
+from diffdpo.training.processes import is_sharded
+from diffdpo.training.sharding import local
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -36,7 +38,9 @@ def parameter_groups(parameters: Sequence[Tensor], undecayed: Sequence[Tensor], 
 
 
 def check_optimizer(name: str, device: torch.device) -> None:
-    """Raise UserError if the optimiser cannot be had on this device."""
+    """Raise UserError if the optimiser cannot be had on this device, or on weights that are parted."""
+    if name != "adamw" and is_sharded():
+        raise UserError(f"training.optimizer: {name} cannot be used with parted weights (FSDP); use adamw")
     if name != "adamw8bit":
         return
     if device.type != "cuda":
@@ -63,7 +67,10 @@ def make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> torc
 
 
 class WeightAverage:
-    """Exponential moving average in float32, with a short memory in the first steps: min(decay, (1+s)/(10+s))."""
+    """Exponential moving average in float32, with a short memory in the first steps: min(decay, (1+s)/(10+s)).
+
+    `weights` are parted as the parameters are.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], decay: float) -> None:
         self.decay = decay
@@ -72,4 +79,4 @@ class WeightAverage:
     def update(self, parameters: Sequence[Tensor], step: int) -> None:
         """Take in the weights after `step` (0-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.weights, [p.detach().float() for p in parameters], 1 - decay)
+        torch._foreach_lerp_([local(w) for w in self.weights], [local(p).float() for p in parameters], 1 - decay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from diffdpo.errors import UserError
 from diffdpo.models import registry
 from diffdpo.models.export.form import AS_TRAINED
 from diffdpo.models.pipeline_model import PipelineModel
-from diffdpo.models.protocol import ImageModel
+from diffdpo.models.protocol import ImageModel, Predict
 from diffdpo.runs import content_hash
 from diffdpo.training.card import Record, write_card
 from diffdpo.training.data_keys import framing_of, framing_settings, pair_weights, unused_keys
@@ -32,10 +33,11 @@ from diffdpo.training.folder import (
     work_in,
     write_whole,
 )
-from diffdpo.training.loop import Outcome, new_accelerator, train
+from diffdpo.training.loop import Outcome, train
 from diffdpo.training.methods import make_recipe
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.order import make_order
+from diffdpo.training.processes import is_sharded, new_accelerator, part
 from diffdpo.training.reference import ReferenceTable, reference_table
 from diffdpo.training.referenced import ReferencedRecipe
 from diffdpo.training.samples import OpenMeasure, SampleWatch
@@ -65,17 +67,17 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
     cache = open_cache(config, store, model)
     watch = None
     if config.samples.every is not None:
+        if is_sharded():
+            raise UserError("samples.every: grids are drawn from a whole network, and FSDP parts it; leave the key out")
         captions = [store.captions[row] for row in held_out_rows]
         watch = SampleWatch(config, captions, model, accelerator, open_measure)
     model.forget_encoders()
 
     def tune(folder: Path) -> Outcome:
         # Ahead of the reference pass, since it decides the attention kernel, and both must use the same.
-        # First, for it moves the choice of attention kernel: the pass over the reference takes the policy's.
         if config.training.gradient_checkpointing:
             model.network.enable_gradient_checkpointing()  # type: ignore[operator]
-        # Before training the network is its own reference: no copy is made for the pass that fills the table.
-        own = partial(model.predict, model.network) if config.model.reference == "cached" else None
+        own = own_reference(config, model, accelerator)
         recipe = make_recipe(config, model, cache, train_rows, held_out_rows, accelerator.device, own, weights)
         if config.model.reference == "cached":
             assert isinstance(recipe, ReferencedRecipe), "the config refuses it otherwise"
@@ -112,6 +114,17 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
     return work_in(config, settings, accelerator, train=tune, export=export)
 
 
+def own_reference(config: ImageConfig, model: ImageModel, accelerator: Accelerator) -> Predict | None:
+    """The reference, where it is not to be the one that the model makes by itself."""
+    if config.model.reference == "cached":
+        # Before training the network is its own reference: no copy is made for the pass that fills the table.
+        return partial(model.predict, model.network)
+    if config.model.reference == "copy" and is_sharded():
+        frozen = deepcopy(model.network).requires_grad_(False).eval()
+        return partial(model.predict, part(accelerator, frozen))
+    return None
+
+
 run_dpo = run_images
 """The name from the days of one method."""
 
@@ -144,6 +157,8 @@ def compute_table(
     }
     if buckets is not None:
         identity["block"] = share  # which, with buckets, moves the order that the table is kept in
+    if is_sharded():
+        identity["sharded"] = True  # another memory layout, see `load_model`
     with accelerator.autocast():
         return reference_table(
             cache_root(config),
@@ -215,7 +230,7 @@ def load_model(config: ImageConfig, device: torch.device) -> PipelineModel:
         lora_rank=config.lora.rank,
         lora_alpha=config.lora.effective_alpha,
         device=device,
-        channels_last=on_gpu or config.training.precision == "bf16",
+        channels_last=(on_gpu or config.training.precision == "bf16") and not is_sharded(),  # FSDP takes rows only
         frozen_dtype=halves.get(config.training.precision, torch.float32) if on_gpu else torch.float32,
         seed=config.seed,
         **told(config),

@@ -12,8 +12,9 @@ from diffusers import DDPMScheduler
 from diffdpo.data.triplets import TripletStore
 from diffdpo.objectives import draw
 from diffdpo.training.diffusion_dpo import DiffusionDpo
-from diffdpo.training.loop import new_accelerator, train
+from diffdpo.training.loop import train
 from diffdpo.training.order import Order
+from diffdpo.training.processes import new_accelerator
 from diffdpo.training.runner import load_model, open_cache, split_rows
 
 EXAMPLES = [(0, 0), (1, 0), (2, 0), (3, 1)]

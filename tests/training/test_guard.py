@@ -16,8 +16,8 @@ from diffdpo.errors import UserError
 from diffdpo.training import loop
 from diffdpo.training.diffusion_dpo import DiffusionDpo
 from diffdpo.training.export import export_newest
-from diffdpo.training.guard import Skips, all_finite, not_finite, step_unless
-from diffdpo.training.loop import new_accelerator
+from diffdpo.training.guard import Skips, all_finite, not_finite, spoil_gradient, step_unless
+from diffdpo.training.processes import new_accelerator
 from diffdpo.training.runner import run_images
 
 
@@ -83,7 +83,7 @@ def test_an_infinite_beta_ends_the_run_and_writes_no_weights(make_config):
         run_images(config)
     assert not (Path(config.output) / "model").exists()
     last = sorted((Path(config.output) / "checkpoints").iterdir())[-1]
-    assert all_finite(list(load_file(last / "weights.safetensors").values()))
+    assert all_finite(list(load_file(last / "weights-00000.safetensors").values()))
     assert lines(config.output)[-1]["skipped"] >= 1
 
 
@@ -108,9 +108,15 @@ def test_weights_that_are_not_finite_are_written_nowhere(make_config, monkeypatc
     assert export_newest(Path(config.output), tmp_path / "out")[1] == 4
 
 
-@pytest.mark.parametrize(("loss", "norm", "bad"), [(1.0, 1.0, 0.0), (float("nan"), 1.0, 1.0), (1.0, float("inf"), 1.0)])
-def test_loss_and_norm_decide(loss, norm, bad):
-    assert not_finite(new_accelerator("fp32"), torch.tensor(loss), torch.tensor(norm)).item() == bad
+@pytest.mark.parametrize("broken", ["nothing", "loss", "gradient"])
+def test_loss_and_gradient_decide_by_the_norm_alone(broken):
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.tensor([1.0, float("inf") if broken == "gradient" else -2.0, 0.0])
+    before = weight.grad.clone()
+    loss = torch.tensor(float("nan") if broken == "loss" else 0.5)
+    spoil_gradient(new_accelerator("fp32"), loss, [torch.nn.Parameter(torch.ones(2)), weight])
+    assert not_finite(weight.grad.norm()).item() == float(broken != "nothing")
+    assert torch.equal(weight.grad, before) or broken == "loss"
 
 
 @pytest.mark.parametrize("kind", ["fused", "plain"])
@@ -130,6 +136,22 @@ def test_an_unfit_step_changes_neither_weights_nor_optimizer(kind):
     step_unless(torch.tensor(1.0), optimizer)
     assert torch.equal(weight, before)
     assert json.dumps(_plain(inner)) == moments
+
+
+@pytest.mark.parametrize("loss", [float("nan"), 1.0])
+def test_the_scaler_of_fp16_sees_a_loss_of_nan_whose_gradient_is_finite(loss):
+    accelerator = new_accelerator("fp32")
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = AcceleratedOptimizer(torch.optim.AdamW([weight], lr=0.1, fused=True), scaler=scaler)
+    scaler.scale((weight * 2).sum()).backward()
+    spoil_gradient(accelerator, torch.tensor(loss), [weight])
+    scaler.unscale_(optimizer.optimizer)
+    bad = not_finite(weight.grad.norm())
+    step_unless(bad, optimizer)
+    assert bad.item() == (loss != loss)
+    assert torch.equal(weight, torch.ones(3)) == (loss != loss)
+    assert scaler.get_scale() == (4.0 if loss != loss else 8.0)
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> list[list[float]]:

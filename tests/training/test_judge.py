@@ -16,7 +16,8 @@ from torch import nn
 from diffdpo.data.judgements import Judgement, Judgements
 from diffdpo.errors import UserError
 from diffdpo.training.judge import JudgeTraining
-from diffdpo.training.loop import new_accelerator, train
+from diffdpo.training.loop import train
+from diffdpo.training.processes import new_accelerator
 
 
 class Toy(nn.Module):

@@ -78,3 +78,11 @@ def test_8_bit_adamw_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(UserError, match=r"training\.optimizer: adamw8bit needs the package bitsandbytes"):
         check_optimizer("adamw8bit", torch.device("cuda"))
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw8bit"])
+def test_only_adamw_is_for_parted_weights(monkeypatch, name):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    check_optimizer("adamw", torch.device("cpu"))
+    with pytest.raises(UserError, match=rf"training\.optimizer: {name} cannot be used with parted weights"):
+        check_optimizer(name, torch.device("cuda"))

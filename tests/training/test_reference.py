@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from diffdpo.errors import UserError
 from diffdpo.models.stable_diffusion import StableDiffusion
 from diffdpo.training import reference as module
-from diffdpo.training.loop import new_accelerator
 from diffdpo.training.order import BucketOrder, Order
+from diffdpo.training.processes import new_accelerator
 from diffdpo.training.reference import ReferenceTable, reference_table
 from diffdpo.training.runner import run_dpo
 

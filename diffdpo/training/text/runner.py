@@ -19,8 +19,9 @@ from diffdpo.models.reward_model import RewardModel
 from diffdpo.progress import say
 from diffdpo.runs import content_hash
 from diffdpo.training.folder import finished, lasting, read_run, run_name, without_pace, work_in, write_whole
-from diffdpo.training.loop import Outcome, new_accelerator, train
+from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
+from diffdpo.training.processes import is_sharded, new_accelerator
 from diffdpo.training.text.methods import make_recipe, open_model
 from diffdpo.training.text.prepare import Prepared, prepare
 from diffdpo.training.text.recipe import TextRecipe
@@ -33,8 +34,10 @@ def run_text(config: TextConfig) -> dict[str, Any]:
     """Train, or go on, or find it done. Returns what the manifest records as results.
 
     Raises:
-        UserError: unfit data, model or output folder.
+        UserError: unfit data, model or output folder, or a launcher that parts the weights.
     """
+    if is_sharded():
+        raise UserError("FSDP parts the weights of image models only; launch text recipes with DDP")
     source = open_text(config.data.path, config.data.split)
     settings = text_settings(config, source)
     accelerator = new_accelerator(config.training.precision)
@@ -122,7 +125,7 @@ def export_newest_text(folder: Path, out: Path, *, dry_run: bool = False) -> tup
         model = open_model(config, torch.device("cpu"))
         if isinstance(model, RewardModel):
             _shift_as_exported(model, folder / _export_name(config))
-        model.export(out, checkpoint.average or checkpoint.weights)
+        model.export(out, checkpoint.exported)
     return out, checkpoint.step
 
 

@@ -1,0 +1,33 @@
+"""How the pairs of an optimiser step are shared out. What a run learns depends on their number alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffdpo.errors import UserError
+from diffdpo.training import processes
+
+
+def in_one(training: dict[str, Any]) -> dict[str, Any]:
+    """The `training` section with all pairs of a step in one batch, however they are shared out."""
+    step = training["batch_size"] * training["accumulation"] * processes.count()
+    return {**training, "batch_size": step, "accumulation": 1}
+
+
+def check_step(place: object, there: int, now: int) -> None:
+    """Raise UserError, and say what to set, if a run goes on with another number of pairs per step.
+
+    Args:
+        place: the run's folder.
+        there, now: pairs per step that it was started with, and of this start.
+    """
+    if there == now:
+        return
+    n = processes.count()
+    if there % n == 0:
+        share = f"training.batch_size times training.accumulation must be {there // n}"
+        advice = share if n == 1 else f"with {n} processes {share}"
+    else:
+        fitting = [str(number) for number in range(1, there + 1) if there % number == 0 and number < 2 * n]
+        advice = f"{n} processes cannot share them evenly; start {' or '.join(fitting)}"
+    raise UserError(f"{place}: made with {there} pairs per step, now {now}; {advice}")
