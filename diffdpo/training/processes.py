@@ -28,6 +28,9 @@ def new_accelerator(precision: str) -> Accelerator:
         UserError: a precision that the hardware here does not have, or a way to share the weights out that is not
             FSDP2.
     """
+    if precision == "fp16" and pick_device() == "cpu":
+        # accelerate would train in float32 and not say so.
+        raise UserError("training.precision: fp16 cannot be had here (there is no GPU); use bf16 or fp32")
     sharding = _sharding() if is_sharded() else None
     # accelerate keeps the first precision of a process for good; a second run in it may have another one.
     AcceleratorState._reset_state()

@@ -122,8 +122,8 @@ def test_stopped_run_goes_on_and_opens_in_diffusers(config_of, family, rank, met
     last = checkpoints.newest(tmp_path / "run" / "checkpoints", name)
     assert last.step == 3
     weights = opened(config)
-    assert len(weights) == len(last.weights)
-    assert all(torch.equal(a, b) for a, b in zip(weights, last.weights, strict=True))
+    assert len(weights) == len(last.exported)
+    assert all(torch.equal(a, b) for a, b in zip(weights, last.exported, strict=True))
 
 
 # The loss by hand

@@ -163,7 +163,7 @@ def test_drift_and_scores_are_means_over_the_grid(tmp_path):
 
 
 def test_scorers_are_heard_in_the_metrics(make, tmp_path):
-    (tmp_path / "prompts.txt").write_text("a red circle\na blue square\n")
+    (tmp_path / "prompts.txt").write_text("a red circle left of a blue square on a white background\n" * 2)
     samples = SamplesConfig(**{**vars(SCORED), "prompts": str(tmp_path / "prompts.txt")})
     config = make("run", samples)
     results = run_images(config, open_measure)

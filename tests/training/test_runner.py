@@ -162,8 +162,7 @@ def test_each_run_of_a_process_has_its_own_precision():
 
 def test_bf16_starts_at_ln_2_in_training_and_evaluation(make_config, tmp_path):
     config = make_config(training__precision="bf16", training__steps=1)
-    # A process of its own: accelerate settles on one precision per process.
-    subprocess.run([sys.executable, "-c", SCRIPT, str(dump(config, tmp_path / "bf16.yaml"))], check=True)
+    run_dpo(config)
     rows = figures(config.output)
     assert rows[0]["eval/loss"] == pytest.approx(0.693147, abs=5e-7)
     assert next(row["loss"] for row in rows if "loss" in row) == pytest.approx(0.693147, abs=5e-7)

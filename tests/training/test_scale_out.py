@@ -26,7 +26,8 @@ from safetensors.torch import load_file
 from diffdpo.errors import UserError
 from diffdpo.training import checkpoints, shares
 from diffdpo.training.diffusion_dpo import DiffusionDpo
-from diffdpo.training.runner import export_newest, run_images
+from diffdpo.training.export import export_newest
+from diffdpo.training.runner import run_images
 
 ROOT = Path(__file__).parents[2]
 
