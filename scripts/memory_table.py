@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from diffdpo.models.architectures import published
-from diffdpo.models.footprint import Footprint, Tuning, footprint
+from diffdpo.models.memory.architectures import published
+from diffdpo.models.memory.footprint import Footprint, Tuning, footprint
 
 MODELS = {"SD1.5 at 512 px": "sd15", "SDXL at 1024 px": "sdxl"}
 BATCHES = (1, 4)

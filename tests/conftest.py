@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a network; read by the library as it is imported
 
 import numpy as np
 import pytest

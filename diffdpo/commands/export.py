@@ -61,7 +61,7 @@ def _export(args: argparse.Namespace, out: Path) -> int:
         return export_newest_text(folder, out, dry_run=args.dry_run)[1]
     if method_of(folder) == "scorer":
         return _export_judge(args, folder, out)
-    from diffdpo.training.export import export_newest
+    from diffdpo.training.image.export import export_newest
 
     evaluation: list[str] = []
     if args.report:
@@ -74,7 +74,7 @@ def _export(args: argparse.Namespace, out: Path) -> int:
 
 def _export_judge(args: argparse.Namespace, folder: Path, out: Path) -> int:
     from diffdpo.commands.train import open_judge
-    from diffdpo.training.judge_runner import export_newest_judge
+    from diffdpo.training.judge.runner import export_newest_judge
 
     _refuse_forms(args, folder, "a scorer")
     return export_newest_judge(folder, out, open_judge, dry_run=args.dry_run)[1]

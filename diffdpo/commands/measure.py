@@ -10,7 +10,7 @@ from diffdpo.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from diffdpo.training.grids import Measure, Measured
+    from diffdpo.training.image.grids import Measure, Measured
 
 
 def check_scorers(names: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ def open_measure(names: Sequence[str], device: str) -> Measure:
     """
     from diffdpo.benchmarks.look import MEANING, look
     from diffdpo.commands.judges import load_scorers
-    from diffdpo.training.grids import Measured
+    from diffdpo.training.image.grids import Measured
     from scorers.together import score_many
 
     check_scorers(names)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffdpo.config import ImageConfig
-    from diffdpo.models.footprint import Tuning
+    from diffdpo.models.memory.footprint import Tuning
 
 LABELS = {
     "network": "the network's weights",
@@ -30,9 +30,9 @@ def training_memory(config: ImageConfig, size: tuple[int, int]) -> dict[str, Any
     Raises:
         UserError: the model is no pipeline, of no family that is here, or its weights are not there or not whole.
     """
-    from diffdpo.models.architectures import architecture_of
-    from diffdpo.models.footprint import footprint
-    from diffdpo.models.memory import encoders_gb
+    from diffdpo.models.memory.architectures import architecture_of
+    from diffdpo.models.memory.footprint import footprint
+    from diffdpo.models.memory.weights import encoders_gb
 
     path = config.model.path
     architecture, encoders = architecture_of(path), encoders_gb(path)
@@ -49,7 +49,7 @@ def training_memory(config: ImageConfig, size: tuple[int, int]) -> dict[str, Any
 def tuning_of(config: ImageConfig, size: tuple[int, int]) -> Tuning:
     """A config, as far as memory knows."""
     from diffdpo.devices import pick_device
-    from diffdpo.models.footprint import Tuning
+    from diffdpo.models.memory.footprint import Tuning
 
     training = config.training
     sides = 1 if config.method == "sft" else 2  # losers are not trained on

@@ -78,7 +78,7 @@ def _run_images(config: ImageConfig, *, dry_run: bool) -> dict[str, Any]:
     if dry_run:
         return _plan_images(config)
     from diffdpo.commands.measure import open_measure
-    from diffdpo.training.runner import run_images
+    from diffdpo.training.image.runner import run_images
 
     return {"output": config.output, **run_images(config, open_measure)}
 
@@ -87,9 +87,9 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
     from diffdpo.commands.measure import check_scorers
     from diffdpo.data.triplets import TripletStore
     from diffdpo.runs import check_claim
-    from diffdpo.training.data_keys import pair_weights
-    from diffdpo.training.runner import run_settings, split_rows, trained_size
-    from diffdpo.training.samples import sample_prompts
+    from diffdpo.training.image.data_keys import pair_weights
+    from diffdpo.training.image.inputs import run_settings, split_rows, trained_size
+    from diffdpo.training.image.samples import sample_prompts
 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
@@ -130,8 +130,8 @@ def _run_text(config: TextConfig, *, dry_run: bool) -> dict[str, Any]:
 
 def _plan_text(config: TextConfig) -> dict[str, Any]:
     from diffdpo.data.text.readers import open_text
-    from diffdpo.models.memory import language_model_memory_gb
-    from diffdpo.models.text_loading import load_context, load_tokenizer
+    from diffdpo.models.memory.weights import language_model_memory_gb
+    from diffdpo.models.text.loading import load_context, load_tokenizer
     from diffdpo.runs import check_claim
     from diffdpo.training.text.prepare import prepare
     from diffdpo.training.text.runner import text_settings
@@ -158,7 +158,7 @@ def _run_scorer(config: ScorerConfig, *, dry_run: bool) -> dict[str, Any]:
     config = _built_in(config)
     if dry_run:
         return _plan_scorer(config)
-    from diffdpo.training.judge_runner import run_judge
+    from diffdpo.training.judge.runner import run_judge
 
     results = run_judge(config, open_judge)
     return {"output": config.output, **results, "load": _load_call(config, Path(config.output) / results["exported"])}
@@ -166,9 +166,9 @@ def _run_scorer(config: ScorerConfig, *, dry_run: bool) -> dict[str, Any]:
 
 def _plan_scorer(config: ScorerConfig) -> dict[str, Any]:
     from diffdpo.data.judgements import open_judgements
-    from diffdpo.models.memory import trained_memory_gb
+    from diffdpo.models.memory.weights import trained_memory_gb
     from diffdpo.runs import check_claim
-    from diffdpo.training.judge_runner import judge_settings, split_judgements
+    from diffdpo.training.judge.runner import judge_settings, split_judgements
     from scorers.trainable import count_parameters
 
     judgements = open_judgements(config.data.path, config.data.images)

@@ -102,7 +102,7 @@ class ModelImages:
         """What the weights take, in 1e9 bytes; None for a model that is still on the hub."""
         import torch
 
-        from diffdpo.models.memory import weights_gb
+        from diffdpo.models.memory.weights import weights_gb
 
         return weights_gb(self._model, self._dtype or torch.float32)
 

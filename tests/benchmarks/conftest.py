@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))  # for bench_fakes, whatever the import mode of pytest
-
 import pytest
 from bench_fakes import shapes_run
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from diffdpo import cli
 from diffdpo.config import DpoConfig, build
-from diffdpo.training.runner import run_images
+from diffdpo.training.image.runner import run_images
 
 
 @pytest.fixture

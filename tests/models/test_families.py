@@ -18,12 +18,12 @@ from diffdpo.data.latents import Batch, LatentCache
 from diffdpo.data.triplets import Pair, TripletStore, write_pairs
 from diffdpo.errors import UserError
 from diffdpo.models.flux import image_ids, pack, unpack
-from diffdpo.models.memory import encoders_gb
+from diffdpo.models.memory.weights import encoders_gb
 from diffdpo.models.protocol import trainable
 from diffdpo.models.registry import load_model
 from diffdpo.models.sampling import Sampling, generate, load_pipeline
 from diffdpo.objectives import Draws, draw
-from diffdpo.training.pairs import NoisedPairs
+from diffdpo.training.image.pairs import NoisedPairs
 
 PROMPTS = ["a cat", "an old dog"]
 

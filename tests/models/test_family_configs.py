@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffdpo.config import ImageConfig, load_config
-from diffdpo.training.runner import run_images
+from diffdpo.training.image.runner import run_images
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FAMILIES = {"shapes": "sd15", **{name: name for name in ("sd15", "sd21", "sdxl", "sd3", "flux")}}

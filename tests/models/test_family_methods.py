@@ -18,9 +18,10 @@ from diffdpo.models.protocol import trainable
 from diffdpo.objectives import draw
 from diffdpo.training import checkpoints, loop
 from diffdpo.training.folder import run_name
-from diffdpo.training.methods import make_recipe
+from diffdpo.training.image.inputs import load_model, open_cache, run_settings, split_rows
+from diffdpo.training.image.methods import make_recipe
+from diffdpo.training.image.runner import run_images
 from diffdpo.training.metrics import read_metrics
-from diffdpo.training.runner import load_model, open_cache, run_images, run_settings, split_rows
 
 FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "flux")
 RANKS = (4, 0)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from family_samples import make
 
 from diffdpo.models.live import LiveSampler
 from diffdpo.models.protocol import trainable
 from diffdpo.models.registry import load_model
 from diffdpo.models.sampling import Sampling, generate, load_pipeline
-
-sys.path.insert(0, str(Path(__file__).parent))
-from family_samples import make
 
 PROMPTS, SEEDS = ["a cat", "a dog", "a big cat"], [3, 4, 5]
 HOW = Sampling(steps=3, guidance=4.0, size=16, batch_size=2)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))  # for scorer_samples, whatever the import mode of pytest
 
 import open_clip
 import pytest

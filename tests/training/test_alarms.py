@@ -10,8 +10,8 @@ import pytest
 
 from diffdpo.training import loop
 from diffdpo.training.alarms import Alarms
-from diffdpo.training.diffusion_dpo import DiffusionDpo
-from diffdpo.training.runner import run_images
+from diffdpo.training.image.dpo import DiffusionDpo
+from diffdpo.training.image.runner import run_images
 from diffdpo.training.symptoms import LOGS, rising
 
 

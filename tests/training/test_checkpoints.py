@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from diffdpo.training import checkpoints
+from diffdpo.training.image.runner import run_images
 from diffdpo.training.optimizer_state import restore
 from diffdpo.training.pieces import Pieces
 from diffdpo.training.processes import new_accelerator
-from diffdpo.training.runner import run_images
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]] | None = None) -> None:

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from diffdpo.errors import UserError
 from diffdpo.training import loop
-from diffdpo.training.diffusion_dpo import DiffusionDpo
-from diffdpo.training.export import export_newest
 from diffdpo.training.guard import Skips, all_finite, not_finite, spoil_gradient, step_unless
+from diffdpo.training.image.dpo import DiffusionDpo
+from diffdpo.training.image.export import export_newest
+from diffdpo.training.image.runner import run_images
 from diffdpo.training.processes import new_accelerator
-from diffdpo.training.runner import run_images
 
 
 def weights(folder: str) -> dict[str, torch.Tensor]:

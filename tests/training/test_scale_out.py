@@ -25,9 +25,9 @@ from safetensors.torch import load_file
 
 from diffdpo.errors import UserError
 from diffdpo.training import checkpoints, shares
-from diffdpo.training.diffusion_dpo import DiffusionDpo
-from diffdpo.training.export import export_newest
-from diffdpo.training.runner import run_images
+from diffdpo.training.image.dpo import DiffusionDpo
+from diffdpo.training.image.export import export_newest
+from diffdpo.training.image.runner import run_images
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ import os, sys, torch, yaml
 torch.set_num_threads(1)
 from accelerate.state import AcceleratorState
 from diffdpo.config import DpoConfig, build
-from diffdpo.training.runner import run_images
+from diffdpo.training.image.runner import run_images
 from tests.training.test_scale_out import poison, stop
 for job in yaml.safe_load(open(sys.argv[1])):
     if job["stopped"]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffdpo.config import TextDpoLossConfig
 from diffdpo.losses import PreferenceOutput, orpo_loss, preference_loss, simpo_loss
-from diffdpo.models.causal_lm import CompletionLogps, completion_logps
+from diffdpo.models.text.causal_lm import CompletionLogps, completion_logps
 from diffdpo.training.text.recipe import Places
 from diffdpo.training.text.referenced import ReferencedTextRecipe
 

@@ -13,7 +13,7 @@ from diffdpo.data.text.batch import pad
 from diffdpo.data.text.examples import Example
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.losses import kto_loss, kto_reference_point
-from diffdpo.models.causal_lm import completion_logps
+from diffdpo.models.text.causal_lm import completion_logps
 from diffdpo.training.text.recipe import Places
 from diffdpo.training.text.referenced import ReferencedTextRecipe
 

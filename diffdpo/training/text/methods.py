@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from diffdpo.config import RewardConfig, TextConfig, TextDpoConfig, TextKtoConfig, TextSftConfig, TextSftLossConfig
-from diffdpo.models.causal_lm import CausalLM
-from diffdpo.models.reward_model import RewardModel
+from diffdpo.models.text.causal_lm import CausalLM
+from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.training.text.dpo import TextDpo
 from diffdpo.training.text.kto import TextKto
 from diffdpo.training.text.prepare import Prepared

@@ -19,7 +19,7 @@ from diffdpo.data.text.batch import TextBatch
 from diffdpo.data.text.packing import PackedBatch
 from diffdpo.errors import UserError
 from diffdpo.locks import alone
-from diffdpo.models.causal_lm import TokenLogps, completion_logps
+from diffdpo.models.text.causal_lm import TokenLogps, completion_logps
 from diffdpo.progress import progress
 from diffdpo.runs import write_bytes, write_json
 

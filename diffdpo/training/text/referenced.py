@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffdpo.data.text.batch import TextBatch
 from diffdpo.data.text.packing import PackedBatch
-from diffdpo.models.causal_lm import completion_logps
+from diffdpo.models.text.causal_lm import completion_logps
 from diffdpo.training.text.recipe import TextRecipe
 from diffdpo.training.text.reference import Reference
 

@@ -14,7 +14,7 @@ from diffdpo.data.text.batch import TextBatch, pad
 from diffdpo.data.text.packing import PackedBatch, pack
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.losses import ranking_loss
-from diffdpo.models.reward_model import RewardModel
+from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.training.text.calibration import expected_calibration_error
 from diffdpo.training.text.recipe import HELD_OUT_BATCH, Places, TextRecipe
 

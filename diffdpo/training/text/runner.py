@@ -15,7 +15,7 @@ from diffdpo.data.text.readers import TextSource, open_text
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.errors import UserError
 from diffdpo.models.protocol import weights_of
-from diffdpo.models.reward_model import RewardModel
+from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.progress import say
 from diffdpo.runs import content_hash
 from diffdpo.training.folder import finished, lasting, read_run, run_name, without_pace, work_in, write_whole

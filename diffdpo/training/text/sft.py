@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffdpo.models.causal_lm import completion_logps
+from diffdpo.models.text.causal_lm import completion_logps
 from diffdpo.objectives.draws import derived_seed
 from diffdpo.training.text.recipe import Places, TextRecipe
 

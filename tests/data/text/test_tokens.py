@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from text_samples import tokenizer
 
 from diffdpo.data.text.batch import pad
 from diffdpo.data.text.examples import Limits, examples
 from diffdpo.data.text.records import Demonstration, Dialogue, Document, Ranking, Turn, Verdict, pair
 from diffdpo.data.text.tokens import Encoder, Tokens
 from diffdpo.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from text_samples import tokenizer
 
 ROOM = Limits(64)
 

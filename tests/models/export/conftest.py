@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from adapted import ALPHA, RANK
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from family_samples import make
 
 from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import trainable
 from diffdpo.models.registry import load_model
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-from adapted import ALPHA, RANK
-from family_samples import make
 
 
 @pytest.fixture(scope="session")

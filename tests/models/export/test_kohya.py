@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from adapted import ALPHA, RANK, predict
 from diffusers import DiffusionPipeline, FluxPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -18,9 +17,6 @@ from diffdpo.models.export.transformers import FLUX
 from diffdpo.models.lora import add_lora
 from diffdpo.models.protocol import trainable
 from diffdpo.models.registry import load_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from adapted import ALPHA, RANK, predict
 
 KOHYA = Form("kohya", name="mine")
 

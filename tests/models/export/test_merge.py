@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from adapted import ALPHA, RANK, predict
 
 from diffdpo.errors import UserError
 from diffdpo.models.export.form import Form
@@ -14,9 +12,6 @@ from diffdpo.models.lora import adapters, base_state, merged_state
 from diffdpo.models.protocol import trainable
 from diffdpo.models.registry import load_model
 from diffdpo.models.sampling import load_pipeline
-
-sys.path.insert(0, str(Path(__file__).parent))
-from adapted import ALPHA, RANK, predict
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])

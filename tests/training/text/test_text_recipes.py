@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,22 +11,20 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from text_samples import language_model, pairs, rankings
 
 from diffdpo.config import TextDpoLossConfig, TextKtoLossConfig
 from diffdpo.data.text.examples import Example, Limits, examples
 from diffdpo.data.text.records import Demonstration, Ranking, pair
 from diffdpo.data.text.tokens import Encoder, Tokens
-from diffdpo.models.causal_lm import CausalLM
-from diffdpo.models.reward_model import RewardModel
+from diffdpo.models.text.causal_lm import CausalLM
+from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.training.text.calibration import expected_calibration_error
 from diffdpo.training.text.dpo import TextDpo
 from diffdpo.training.text.kto import TextKto
 from diffdpo.training.text.reference import LiveReference
 from diffdpo.training.text.reward import RewardTraining
 from diffdpo.training.text.sft import TextSft
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from text_samples import language_model, pairs, rankings
 
 PAIRS = [pair(str(n), row["prompt"], row["chosen"], row["rejected"]) for n, row in enumerate(pairs(8))]
 RANKED = [Ranking(str(n), r["prompt"], tuple(r["answers"]), tuple(r["ranks"])) for n, r in enumerate(rankings(6))]
@@ -289,7 +286,7 @@ def test_packing_changes_no_loss_and_no_gradient(either):
 
 def test_a_network_that_mixes_packed_sequences_is_refused(either, monkeypatch):
     from diffdpo.errors import UserError
-    from diffdpo.models import text_loading
+    from diffdpo.models.text import loading as text_loading
 
     model = CausalLM(str(either))
     monkeypatch.setattr(text_loading, "_every_pair", lambda backbone, mask: torch.ones_like(mask).tril()[:, None])

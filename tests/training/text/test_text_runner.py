@@ -16,17 +16,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from text_samples import language_model, pairs, rankings, write_jsonl
 
 from diffdpo import cli
 from diffdpo.config import TEXT_METHODS, TextConfig, build
 from diffdpo.errors import UserError
-from diffdpo.models.causal_lm import CausalLM
-from diffdpo.models.reward_model import RewardModel
+from diffdpo.models.text.causal_lm import CausalLM
+from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.training import checkpoints
 from diffdpo.training.text.runner import run_text
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from text_samples import language_model, pairs, rankings, write_jsonl
 
 SCRIPT = """
 import sys, yaml, torch

@@ -1,0 +1,1 @@
+"""Language models: how likely an answer is, what a reward model gives it."""

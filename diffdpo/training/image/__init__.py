@@ -1,0 +1,1 @@
+"""What image methods share and each of them: pairs of cached latents through the loop."""

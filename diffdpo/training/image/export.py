@@ -1,0 +1,39 @@
+"""A run's newest weights, in the form that is asked for, with their card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from diffdpo.config import IMAGE_METHODS, build
+from diffdpo.models.export.form import AS_TRAINED, Form
+from diffdpo.training.folder import read_run
+from diffdpo.training.image.card import Record, write_card
+from diffdpo.training.image.inputs import load_model
+
+
+def export_newest(
+    folder: Path, out: Path, form: Form = AS_TRAINED, *, evaluation: Sequence[str] = (), dry_run: bool = False
+) -> tuple[Path, int]:
+    """Write the weights of a run's newest checkpoint (its average, where it keeps one) to `out`.
+
+    Args:
+        evaluation: what the card says of how the model was measured, lines of Markdown.
+
+    Returns:
+        The folder, and the step the weights are from.
+
+    Raises:
+        UserError: `folder` is no training run or has no checkpoint yet, `out` is in use, or the run's weights cannot
+            be written in that form.
+    """
+    settings, checkpoint = read_run(folder, out)
+    config = build(IMAGE_METHODS[settings["method"]], settings)
+    form.check(config.lora.rank > 0)
+    if not dry_run:
+        model = load_model(config, torch.device("cpu"))
+        model.export(out, checkpoint.exported, form)
+        write_card(out, Record.read(folder, checkpoint.step), form, model.pipeline_class, form.name, evaluation)
+    return out, checkpoint.step
