@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -35,60 +34,10 @@ from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import make_order
 from diffdpo.training.processes import prepare
+from diffdpo.training.protocols import Announced, Bucketed, Recipe, Watch
 from diffdpo.training.sharding import copy_parts, gather_anew, gathered, local, put_back, whole
 from diffdpo.training.shares import check_step
 from diffdpo.training.window import Window
-
-
-class Recipe(Protocol):
-    """A method. `examples` of a batch are (index, epoch) pairs."""
-
-    network: nn.Module
-
-    @property
-    def n_examples(self) -> int: ...
-
-    def loss(self, network: nn.Module, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss of some examples through `network` (wrapped for several processes), and figures to log."""
-        ...
-
-    def evaluate(self) -> dict[str, float]:
-        """Held-out figures of the weights that are in `self.network` now."""
-        ...
-
-
-@runtime_checkable
-class Announced(Protocol):
-    """A recipe that wants to know more than its own micro-step, to weigh examples or to prepare them ahead."""
-
-    def announce(self, step: Sequence[tuple[int, int]], coming: Sequence[tuple[int, int]]) -> None:
-        """Called before the losses of an optimiser step.
-
-        Args:
-            step: all examples of this step, over all processes and micro-steps.
-            coming: those of the next one that this process will be asked for.
-        """
-        ...
-
-
-class Watch(Protocol):
-    """Somebody who looks at the weights now and then, such as at what they draw, and moves none."""
-
-    def due(self, step: int) -> bool: ...
-
-    def __call__(self, step: int) -> dict[str, float]:
-        """Figures to log. Called in every process; the network has the weights that would be exported."""
-        ...
-
-
-@runtime_checkable
-class Bucketed(Protocol):
-    """A recipe whose examples may not all share a batch."""
-
-    @property
-    def buckets(self) -> Sequence[Hashable] | None:
-        """Of every example; only those of one bucket are put into a micro-step. None where all may be."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class PairRecipe(ABC):
 
     @property
     def buckets(self) -> list[Size] | None:
-        """Of every train row; see `loop.Bucketed`."""
+        """Of every train row; see `protocols.Bucketed`."""
         buckets = self.cache.buckets
         return None if buckets is None else [buckets[row] for row in self.train_rows]
 

@@ -20,7 +20,7 @@ OpenMeasure = Callable[[Sequence[str], str], Measure]
 
 
 class SampleWatch:
-    """What the loop calls, in every process; see `loop.Watch`. The main process draws, the others wait for it.
+    """What the loop calls, in every process; see `protocols.Watch`. The main process draws, the others wait for it.
 
     Make it before the model forgets its encoders.
 

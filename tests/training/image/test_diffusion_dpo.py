@@ -14,6 +14,7 @@ from diffdpo.objectives import draw
 from diffdpo.training import checkpoints
 from diffdpo.training.image.dpo import DiffusionDpo
 from diffdpo.training.image.inputs import load_model, open_cache, split_rows
+from diffdpo.training.image.pairs import NoisedPairs
 from diffdpo.training.loop import train
 from diffdpo.training.order import Order
 from diffdpo.training.processes import new_accelerator
@@ -139,6 +140,38 @@ def test_the_gradient_that_adam_gets_is_the_formulas_and_is_clipped(make_recipe,
     for index, gradient in enumerate(gradients):
         moment = moments.read(f"{index:05d}.exp_avg").double()
         torch.testing.assert_close(moment, 0.1 * scale * gradient, rtol=1e-3, atol=2e-6 * norm.item() * scale)
+
+
+def test_a_bf16_run_keeps_the_logit_of_its_own_predictions(make_recipe, tmp_path, monkeypatch):
+    """At beta 5000, from what the networks predict in bf16. Squared or averaged in bf16 it would be off by 0.5 to 4."""
+    recipe, config = make_recipe(
+        loss__beta=5000.0, loss__winner_safeguard=None, training__precision="bf16", training__steps=4,
+        training__learning_rate=1e-3, training__warmup_steps=0, data__held_out_share=0.0,
+    )  # fmt: skip
+    seen, logits = [], []
+    errors, judge = NoisedPairs.errors, recipe.judge
+
+    def predicted(noised, prediction):
+        seen.append((prediction.detach().chunk(2), noised.target.chunk(2)))
+        return errors(noised, prediction)
+
+    def judged(*given):
+        output = judge(*given)
+        logits.append((output.chosen_reward - output.rejected_reward).double())
+        return output
+
+    monkeypatch.setattr(NoisedPairs, "errors", predicted)
+    monkeypatch.setattr(recipe, "judge", judged)
+    train(recipe, config.training, seed=config.seed, run="r", folder=tmp_path, accelerator=new_accelerator("bf16"))
+    assert len(logits) == 4
+    assert all(torch.equal(p, p.bfloat16().to(p.dtype)) for predictions, _ in seen for p in predictions)
+    for reference, policy, logit in zip(seen[::2], seen[1::2], logits, strict=True):
+        (ref_w, ref_l), (e_w, e_l) = (
+            [(p.double() - t.double()).pow(2).mean((1, 2, 3)) for p, t in zip(*side, strict=True)]
+            for side in (reference, policy)
+        )
+        assert (logit + 2500 * ((e_w - ref_w) - (e_l - ref_l))).abs().max() < 1e-2
+    assert logits[-1].abs().max() > 0.5
 
 
 def test_figures_are_what_their_names_say(make_recipe):
