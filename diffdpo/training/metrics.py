@@ -78,7 +78,9 @@ SHOWN = {
 
 def note(figures: Mapping[str, float]) -> str:
     """The figures as the progress line has them."""
-    return "  ".join(form.format(figures[name]) for name, form in SHOWN.items() if name in figures)
+    # Before the first step policy and reference agree: no pair is right or wrong, which 0.0% would not say.
+    untold = {"eval/accuracy"} if figures.get("eval/margin") == 0 else set()
+    return "  ".join(form.format(figures[name]) for name, form in SHOWN.items() if name in figures.keys() - untold)
 
 
 def _rounded(value: float) -> float:
