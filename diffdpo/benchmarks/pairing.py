@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from diffdpo.benchmarks.results import BenchRun
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffdpo.benchmarks.results import BenchRun, Row
 from diffdpo.errors import UserError, unknown
+
+
+def images_per_prompt(run: BenchRun) -> int:
+    """How many images in a row are of one prompt."""
+    return int(run.settings.get("images_per_prompt", 1))
+
+
+def prompt_rows(run: BenchRun) -> tuple[Row, ...]:
+    """The first row of each prompt."""
+    return run.rows[:: images_per_prompt(run)]
+
+
+def per_prompt(run: BenchRun, group: str, name: str) -> NDArray[Any]:
+    """One measure for each prompt, [n]: the mean over its images, which resemble each other and are no sample of n."""
+    return prompt_means(run, run.values(group, name))
+
+
+def prompt_means(run: BenchRun, values: ArrayLike) -> NDArray[Any]:
+    """Values of images -> of prompts. Those of single images stay as they are, booleans too."""
+    array, several = np.asarray(values), images_per_prompt(run)
+    return array if several == 1 else array.reshape(-1, several).mean(axis=1)
 
 
 def check_same(a: BenchRun, b: BenchRun) -> None:
@@ -13,6 +38,8 @@ def check_same(a: BenchRun, b: BenchRun) -> None:
     both = f"{a.folder} and {b.folder}"
     if a.suite != b.suite:
         raise UserError(f"{both}: of different suites, {a.suite!r} and {b.suite!r}")
+    if images_per_prompt(a) != images_per_prompt(b):
+        raise UserError(f"{both}: {images_per_prompt(a)} and {images_per_prompt(b)} images for each prompt")
     if len(a.rows) != len(b.rows):
         raise UserError(f"{both}: {len(a.rows)} and {len(b.rows)} prompts; make both with the same --limit")
     for row_a, row_b in zip(a.rows, b.rows, strict=True):

@@ -153,6 +153,7 @@ def test_perfect_scenes_are_exact(tmp_path: Path) -> None:
 
 def test_look_by_hand() -> None:
     red = look(Image.new("RGB", (4, 4), (255, 0, 0)))
+    flat = red.pop("jpeg_size")
     assert red == {"saturation": 1.0, "contrast": 0.0, "sharpness": 0.0}
     board = np.indices((8, 8)).sum(axis=0) % 2 * 255
     checkered = look(Image.fromarray(np.repeat(board[..., None], 3, axis=2).astype(np.uint8)))
@@ -160,6 +161,7 @@ def test_look_by_hand() -> None:
     assert checkered["contrast"] == pytest.approx(0.5)
     # Inside, all four neighbours are of the other tone; at an edge one of them is the pixel itself.
     assert checkered["sharpness"] == pytest.approx((36 + 24 * 0.75 + 4 * 0.5) / 64)
+    assert checkered["jpeg_size"] > flat > 0
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
