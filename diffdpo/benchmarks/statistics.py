@@ -14,17 +14,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+ALPHA = 0.05
+"""A win is declared if chance alone would declare any in at most so many comparisons of equal models."""
 _CHUNK = 2_000_000
 """Values gathered at a time, so that memory does not grow with the number of prompts."""
 
 Floats = NDArray[np.float64]
+Verdict = Literal["up", "down", "unclear", "no change"]
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def sign_test(n_wins: int, n_losses: int) -> float:
     if n_wins + n_losses == 0:
         return 1.0
     # The smaller count, whichever side it is, so that swapping the sides changes nothing.
-    return float(stats.binomtest(min(n_wins, n_losses), n_wins + n_losses, 0.5).pvalue)
+    return min(1.0, 2 * float(special.bdtr(min(n_wins, n_losses), n_wins + n_losses, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -148,14 +152,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def verdict(difference: Estimate, p_value: float | None = None) -> Verdict:
+    """Whether a difference is a finding.
+
+    Args:
+        p_value: of the sign test, corrected for all measures that are looked at. Where it is given, a finding takes
+            both: an interval without zero, which a few prompts can give, and a p-value below `ALPHA`, which can come
+            with a mean that did not move. The correction then holds for the findings, however many measures there are.
+    """
+    if difference.mean == difference.interval.low == difference.interval.high == 0:
+        return "no change"
+    if not difference.interval.excludes_zero or (p_value is not None and p_value >= ALPHA):
+        return "unclear"
+    return "up" if difference.mean > 0 else "down"
+
+
 def _estimate(values: Floats, seed: int, resamples: int, confidence: float) -> Estimate:
     n = len(values)
     means = np.concatenate([values[rows].mean(axis=1) for rows in _resampled(n, seed, resamples)])
     means.sort()
     # Order statistics from both ends, not interpolated percentiles: these mirror exactly.
-    reach = np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1)
-    tail = max(1, int(stats.norm.cdf(-reach) * (resamples + 1)))
+    tail = max(1, int(_tail(n, confidence) * (resamples + 1)))
     return Estimate(float(values.mean()), Interval(float(means[tail - 1]), float(means[resamples - tail])), n)
+
+
+@lru_cache
+def _tail(n: int, confidence: float) -> float:
+    """The share of resamples beyond either end of an interval for the mean of `n` values."""
+    return float(stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1)))
 
 
 def _resampled(n: int, seed: int, resamples: int) -> Iterator[NDArray[np.int32]]:
