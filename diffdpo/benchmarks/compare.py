@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from diffdpo.benchmarks import registry, statistics
-from diffdpo.benchmarks.pairing import check_labelers, check_same, warnings
-from diffdpo.benchmarks.results import BenchRun, Row
-from diffdpo.benchmarks.statistics import Contrast, Estimate
+from diffdpo.benchmarks import drift, statistics
+from diffdpo.benchmarks.drift import Sides
+from diffdpo.benchmarks.effects import Effect, effects
+from diffdpo.benchmarks.encoder import ImageEncoder
+from diffdpo.benchmarks.moves import Move, moves
+from diffdpo.benchmarks.pairing import check_labelers, check_same, per_prompt, prompt_rows, warnings
+from diffdpo.benchmarks.results import BenchRun
+from diffdpo.benchmarks.statistics import Contrast, Estimate, Verdict
 from diffdpo.errors import UserError
-
-MIN_GROUP = 5
-"""A category with fewer prompts is left out: its interval would say nothing."""
-N_MOVED = 6
-"""Prompts listed at either end."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +23,17 @@ class Measure:
 
     name: str
     group: str
-    """"parts" (rates), "scores" or "look"."""
+    """"parts" (rates), "scores" or "drift"."""
     contrast: Contrast
     p_corrected: float
     """The sign test's p-value after Holm's correction over the measures of the group."""
     labeled: bool = False
     """Whether this scorer chose the training pairs, which makes its own gain no evidence."""
 
-
-@dataclass(frozen=True)
-class Effect:
-    """One measure within one category of prompts."""
-
-    kind: str
-    category: str
-    measure: str
-    a: Estimate
-    b: Estimate
-    difference: Estimate
-
-
-@dataclass(frozen=True)
-class Move:
-    """How far one prompt moved: the change in parts that hold, if there are any, then in the judge's score."""
-
-    index: int
-    parts: int | None
-    score: float | None
+    @property
+    def verdict(self) -> Verdict:
+        """Whether B is better. Of a drift, which is none, whether there is any: its interval alone decides."""
+        return statistics.verdict(self.contrast.difference, None if self.group == "drift" else self.p_corrected)
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,9 @@ class Comparison:
     prompts: int
     parts: tuple[Measure, ...]
     scores: tuple[Measure, ...]
-    look: tuple[Measure, ...]
+    drift: tuple[Measure, ...]
+    distance: Estimate | None
+    """How far the images moved, in the image encoder; None without one."""
     judge: str | None
     """The first scorer that did not label the training data."""
     effects: tuple[Effect, ...]
@@ -74,8 +57,19 @@ class Comparison:
     settings: Mapping[str, Any]
 
     def measure(self, name: str) -> Measure:
-        """The part, scorer or look of that name."""
-        return next(m for m in (*self.parts, *self.scores, *self.look) if m.name == name)
+        """The part, scorer or drift of that name."""
+        return next(m for m in (*self.parts, *self.scores, *self.drift) if m.name == name)
+
+    @property
+    def headline(self) -> Measure:
+        """The measure that speaks for the whole: the exact check, else the judge, else a scorer that labelled."""
+        exact = next((measure for measure in self.parts if measure.name == "exact"), None)
+        return exact or next((m for m in self.scores if m.name == self.judge), (*self.scores, *self.parts)[0])
+
+    @property
+    def headline_effects(self) -> list[Effect]:
+        """The headline's measure within each category."""
+        return [effect for effect in self.effects if effect.measure == self.headline.name]
 
 
 def compare(
@@ -83,6 +77,7 @@ def compare(
     b: BenchRun,
     *,
     labeled_by: Sequence[str] = (),
+    encoder: ImageEncoder | None = None,
     seed: int = 0,
     resamples: int = statistics.RESAMPLES,
 ) -> Comparison:
@@ -90,6 +85,7 @@ def compare(
 
     Args:
         labeled_by: scorers that chose the pairs B was trained on.
+        encoder: what diversity is measured in; without one it is left out.
 
     Raises:
         UserError: the runs differ in suite, prompts or seeds, or share no measure.
@@ -102,75 +98,51 @@ def compare(
         raise UserError(f"{a.folder} and {b.folder}: no scorer in common ({a.scorers} and {b.scorers})")
     judge = next((name for name in scorers if name not in labeled_by), None)
     options = {"seed": seed, "resamples": resamples}
-    gained, lost = _moves(a, b, judge)
+
+    def measures(group: str, sides: Mapping[str, Sides]) -> tuple[Measure, ...]:
+        found = [statistics.contrast(*sides[name], **options) for name in sides]
+        corrected = statistics.holm([contrast.wins.p_value for contrast in found])
+        together = zip(sides, found, corrected, strict=True)
+        return tuple(Measure(name, group, contrast, p, name in labeled_by) for name, contrast, p in together)
+
+    judged = {
+        group: measures(group, {name: (per_prompt(a, group, name), per_prompt(b, group, name)) for name in names})
+        for group, names in (("parts", parts), ("scores", scorers))
+    }
+    drifted, distances = drift.sides(a, b, encoder)
+    gained, lost = moves(a, b, judge or next(iter(scorers), None))
     return Comparison(
         suite=a.suite,
         title=str(a.summary["title"]),
-        prompts=len(a.rows),
-        parts=_measures("parts", parts, a, b, options),
-        scores=tuple(
-            replace(measure, labeled=measure.name in labeled_by)
-            for measure in _measures("scores", scorers, a, b, options)
-        ),
-        look=_measures("look", [name for name in a.rows[0].look if name in b.rows[0].look], a, b, options),
+        prompts=len(prompt_rows(a)),
+        **judged,
+        drift=measures("drift", drifted),
+        distance=None if distances is None else statistics.mean_estimate(distances, **options),
         judge=judge,
-        effects=tuple(_effects(a, b, [*(["exact"] if "exact" in parts else []), *scorers], options)),
+        effects=tuple(effects(a, b, [*(["exact"] if "exact" in parts else []), *scorers], options)),
         gained=gained,
         lost=lost,
-        warnings=tuple(warnings(a, b, labeled_by)),
-        settings={"confidence": statistics.CONFIDENCE, **options},
+        warnings=(*warnings(a, b, labeled_by), *_disagreement([*judged["parts"], *judged["scores"]])),
+        settings={
+            "confidence": statistics.CONFIDENCE,
+            **options,
+            "encoder": None if encoder is None else encoder.name,
+        },
     )
 
 
-def _measures(
-    group: str, names: Sequence[str], a: BenchRun, b: BenchRun, options: Mapping[str, int]
-) -> tuple[Measure, ...]:
-    found = [statistics.contrast(a.values(group, name), b.values(group, name), **options) for name in names]
-    corrected = statistics.holm([contrast.wins.p_value for contrast in found])
-    together = zip(names, found, corrected, strict=True)
-    return tuple(Measure(name, group, contrast, p_value) for name, contrast, p_value in together)
-
-
-def _effects(a: BenchRun, b: BenchRun, names: Sequence[str], options: Mapping[str, int]) -> list[Effect]:
-    if a.suite not in registry.SUITES:
+def _disagreement(measures: Sequence[Measure]) -> list[str]:
+    """A warning where a scorer rose while another one, or the exact check, fell."""
+    judges = [measure for measure in measures if measure.group == "scores" or measure.name == "exact"]
+    rose, fell = ([m.name for m in judges if m.verdict == verdict] for verdict in ("up", "down"))
+    if not rose or not fell:
         return []
-    suite = registry.find(a.suite)
-    groups: dict[tuple[str, str], list[int]] = {}
-    for row in a.rows:
-        for kind_and_category in suite.categories(row.prompt).items():
-            groups.setdefault(kind_and_category, []).append(row.index)
-    kinds = list(dict.fromkeys(kind for kind, _ in groups))
-    effects = []
-    for (kind, category), rows in sorted(groups.items(), key=lambda item: kinds.index(item[0][0])):
-        for name in names if len(rows) >= MIN_GROUP else ():
-            group = "parts" if name in a.parts else "scores"
-            left, right = (np.asarray(run.values(group, name))[rows] for run in (a, b))
-            effects.append(
-                Effect(
-                    kind,
-                    category,
-                    name,
-                    statistics.mean_estimate(left, **options),
-                    statistics.mean_estimate(right, **options),
-                    statistics.paired_difference(left, right, **options),
-                )
-            )
-    return effects
+    return [
+        f"{_listed(rose)} rose while {_listed(fell)} fell: a model can learn to please one judge at the cost of what "
+        f"it should draw (reward hacking). Look at the images before you believe {_listed(rose)}."
+    ]
 
 
-def _moves(a: BenchRun, b: BenchRun, judge: str | None) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
-    """The prompts that gained most and those that lost most, the largest move first."""
-    moves = [_move(row_a, row_b, judge) for row_a, row_b in zip(a.rows, b.rows, strict=True)]
-    ordered = sorted(moves, key=_size, reverse=True)
-    gained = [move for move in ordered if _size(move) > (0, 0)]
-    lost = [move for move in reversed(ordered) if _size(move) < (0, 0)]
-    return tuple(gained[:N_MOVED]), tuple(lost[:N_MOVED])
-
-
-def _move(a: Row, b: Row, judge: str | None) -> Move:
-    parts = None if a.parts is None or b.parts is None else sum(b.parts.values()) - sum(a.parts.values())
-    return Move(a.index, parts, None if judge is None else b.scores[judge] - a.scores[judge])
-
-
-def _size(move: Move) -> tuple[float, float]:
-    return (move.parts or 0, move.score or 0.0)
+def _listed(names: Sequence[str]) -> str:
+    names = ["the exact check" if name == "exact" else name for name in names]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

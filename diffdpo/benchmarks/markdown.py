@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffdpo.benchmarks import words
-from diffdpo.benchmarks.report import JSON
+from diffdpo.benchmarks.numbers import COMPARISON, REPORT
 from diffdpo.benchmarks.results import SUMMARY, read_run
 from diffdpo.benchmarks.statistics import Estimate, Interval
 from diffdpo.errors import UserError
 from diffdpo.runs import read_json
-
-COMPARISON = "comparison.json"
-"""What `diffdpo compare --out` writes."""
 
 
 def evaluation(folder: Path) -> list[str]:
@@ -25,9 +22,9 @@ def evaluation(folder: Path) -> list[str]:
     """
     try:
         if (folder / COMPARISON).is_file():
-            return _compared(read_json(folder / COMPARISON))
-        if (folder / JSON).is_file():
-            return _compared(read_json(folder / JSON)["comparison"])
+            return compared(read_json(folder / COMPARISON))
+        if (folder / REPORT).is_file():
+            return compared(read_json(folder / REPORT)["comparison"])
         if (folder / SUMMARY).is_file():
             return _measured(read_run(folder).summary)
     except (KeyError, TypeError) as error:
@@ -37,7 +34,8 @@ def evaluation(folder: Path) -> list[str]:
     )
 
 
-def _compared(found: Mapping[str, Any]) -> list[str]:
+def compared(found: Mapping[str, Any]) -> list[str]:
+    """A comparison as JSON values (`tables.comparison_json`): its table, and what to know before believing it."""
     rows = []
     for measure in (*found["parts"].values(), *found["scores"].values()):
         rate = measure["group"] == "parts"
@@ -45,27 +43,32 @@ def _compared(found: Mapping[str, Any]) -> list[str]:
         change, interval = words.difference(_estimate(measure["contrast"]["difference"]), rate=rate)
         note = " (chose the training pairs)" if measure["labeled"] else ""
         before, after = (form(measure["contrast"][side]["mean"]) for side in ("a", "b"))
-        rows.append(f"| {measure['name']}{note} | {before} | {after} | {change} | {interval} |")
+        wins = words.percent(measure["contrast"]["wins"]["rate"]["mean"])
+        rows.append([f"{measure['name']}{note}", before, after, change, interval, wins, measure["verdict"]])
+    heads = ["", "before", "after", "change", "95% interval of the change", "win rate", "finding"]
     return [
         f"Before and after, on {found['prompts']} {found['title']} from the same seeds (suite `{found['suite']}`).",
         "",
-        "| | before | after | change | 95% interval of the change |",
-        "|---|---|---|---|---|",
-        *rows,
+        *table(heads, rows),
+        *(line for warning in found["warnings"] for line in ("", f"> **Note.** {warning}")),
     ]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown; a bar within a cell is escaped, or it would end the cell."""
+    cells = [heads, ["---"] * len(heads), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
 def _measured(summary: Mapping[str, Any]) -> list[str]:
     rows = []
     for group, form in (("parts", words.percent), ("scores", words.number)):
         for name, found in summary[group].items():
-            rows.append(f"| {name} | {form(found['mean'])} | {form(found['low'])} to {form(found['high'])} |")
+            rows.append([name, form(found["mean"]), f"{form(found['low'])} to {form(found['high'])}"])
     return [
         f"Images for {summary['prompts']} {summary['title']} (suite `{summary['suite']}`).",
         "",
-        "| | mean | 95% interval |",
-        "|---|---|---|",
-        *rows,
+        *table(["", "mean", "95% interval"], rows),
     ]
 
 

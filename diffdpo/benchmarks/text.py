@@ -21,7 +21,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
 
 def comparison_table(comparison: Comparison) -> str:
     """The measures of two runs: what changed, and how often the second one wins."""
-    rows = [["", "before", "after", "change", "95% interval", "win rate", "95% interval", "p", ""]]
+    rows = [["", "before", "after", "change", "95% interval", "win rate", "95% interval", "p", "", ""]]
     for measure in (*comparison.parts, *comparison.scores):
         mean, interval = words.change(measure)
         rate = measure.contrast.wins.rate
@@ -35,6 +35,7 @@ def comparison_table(comparison: Comparison) -> str:
                 words.percent(rate.mean),
                 words.rates(rate.interval),
                 words.p_value(measure.p_corrected),
+                measure.verdict,
                 "(chose the training pairs)" if measure.labeled else "",
             ]
         )

@@ -8,6 +8,8 @@ from diffdpo.benchmarks.compare import Comparison, Measure
 from diffdpo.benchmarks.statistics import Estimate, Interval
 
 MINUS = "\N{MINUS SIGN}"
+_MOST_DIGITS = 6
+_NAMES = {"exact": "all parts (exact)", "jpeg_size": "JPEG size"}
 
 
 def number(value: float) -> str:
@@ -38,7 +40,7 @@ def fixed(value: float, digits: int, *, sign: bool = False) -> str:
 def digits(interval: Interval) -> int:
     """Decimals that show two digits of an interval's width."""
     width = interval.high - interval.low
-    return 4 if width <= 0 else min(6, max(0, 1 - math.floor(math.log10(width))))
+    return 4 if width <= 0 else min(_MOST_DIGITS, max(0, 1 - math.floor(math.log10(width))))
 
 
 def value(measure: Measure, estimate: Estimate) -> tuple[str, str]:
@@ -63,6 +65,9 @@ def change(measure: Measure) -> tuple[str, str]:
 def difference(estimate: Estimate, *, rate: bool) -> tuple[str, str]:
     """A difference and its interval."""
     scale, places = (100, 1) if rate else (1, digits(estimate.interval))
+    nearest = scale * min(abs(estimate.interval.low), abs(estimate.interval.high))
+    while estimate.interval.excludes_zero and places < _MOST_DIGITS and round(nearest, places) == 0:
+        places += 1  # an end that is not zero must not read as zero
     mean, low, high = (scale * x for x in (estimate.mean, estimate.interval.low, estimate.interval.high))
     return fixed(mean, places, sign=True), f"{fixed(low, places, sign=True)} to {fixed(high, places, sign=True)}"
 
@@ -77,30 +82,43 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def verdict(estimate: Estimate) -> str:
-    """Whether a difference is a finding: in words, since colour alone says nothing to some."""
-    if estimate.interval.low > 0:
-        return "up"
-    if estimate.interval.high < 0:
-        return "down"
-    return "no change" if estimate.interval.low == estimate.interval.high == 0 else "unclear"
-
-
 def headline(comparison: Comparison) -> tuple[str, str]:
     """What happened, in a sentence, and the numbers that back it in another."""
-    exact = next((measure for measure in comparison.parts if measure.name == "exact"), None)
-    measure = exact or next((m for m in comparison.scores if m.name == comparison.judge), comparison.scores[0])
-    what = "Exact-checker accuracy" if exact else f"The mean {measure.name} score"
+    measure = comparison.headline
+    rate = measure.group == "parts"
+    what = f"The share of images with {measure.name} right" if rate else f"The mean {measure.name} score"
+    if measure.name == "exact":
+        what = "Exact-checker accuracy" if comparison.suite == "shapes" else "The share of images that pass the check"
     before, after = value(measure, measure.contrast.a)[0], value(measure, measure.contrast.b)[0]
     first = {
         "up": f"{what} rose from {before} to {after}",
         "down": f"{what} fell from {before} to {after}",
         "no change": f"{what} did not move: {before} on both sides",
         "unclear": f"{what} went from {before} to {after}, which chance alone may explain",
-    }[verdict(measure.contrast.difference)]
+    }[measure.verdict]
     mean, interval = change(measure)
-    unit = " points" if exact else ""
+    unit = " points" if rate else ""
     return first, f"{mean}{unit}, 95% interval {interval}, on {comparison.prompts} {comparison.title}."
+
+
+def name(measure: Measure) -> str:
+    """What a measure is called."""
+    return _NAMES.get(measure.name, measure.name)
+
+
+def distance_sentence(comparison: Comparison) -> str | None:
+    """How far the images moved; None where it was not measured."""
+    if comparison.distance is None:
+        return None
+    mean, interval = comparison.distance.mean, comparison.distance.interval
+    if interval.high == 0:
+        return f"No image moved, as {comparison.settings['encoder']} sees them."
+    places = digits(interval)
+    low, high = (fixed(end, places) for end in (interval.low, interval.high))
+    return (
+        f"From before to after an image moved by {fixed(mean, places)} (95% interval {low} to {high}), measured as "
+        f"1 \N{MINUS SIGN} cosine in the image encoder of {comparison.settings['encoder']}."
+    )
 
 
 def judge_sentence(comparison: Comparison) -> str | None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from diffdpo.errors import UserError
+
+if TYPE_CHECKING:
+    from diffdpo.benchmarks.compare import Comparison
+    from diffdpo.benchmarks.encoder import ImageEncoder
+    from diffdpo.benchmarks.results import BenchRun
 
 HELP = "compare two benchmark runs on the same prompts and seeds"
-FILE = "comparison.json"
 UNNAMED = "no --labeled-by: if one of these scorers chose the training pairs, name it, for its own gain is no evidence"
+NOT_ENCODED = "no --encoder: how diverse the images are was not measured; name a scorer made of a CLIP, say clipscore"
+_ENCODERS = {"shapes": "shapes-pickscore"}
+"""Suites with an encoder that costs nothing to open."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("--out", metavar="DIR", help=f"also write the comparison to DIR/{FILE}")
+    parser.add_argument("--out", metavar="DIR", help="also write the comparison there, as JSON and as CSV")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +34,21 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="S",
-        help="a scorer that chose the training pairs: its gain is no evidence; give it again for more",
+        help="a scorer that chose the training pairs: its gain is no evidence; give it again for more "
+        "(default: those that the training run of a measured model names)",
     )
+    parser.add_argument(
+        "--encoder",
+        metavar="S",
+        help="a scorer made of a CLIP (NAME or NAME=PATH) in whose image encoder diversity is measured, say clipscore",
+    )
+    parser.add_argument("--device", default="auto", help="of the encoder: cpu, cuda, ... (default: the GPU if any)")
     parser.add_argument("--dry-run", action="store_true", help="check that the runs compare, start nothing")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from diffdpo.benchmarks.compare import compare
-    from diffdpo.benchmarks.pairing import check_labelers, check_same
-    from diffdpo.benchmarks.report import comparison_json
+    from diffdpo.benchmarks import terminal
+    from diffdpo.benchmarks.numbers import COMPARISON, comparison_json, write_tables
     from diffdpo.benchmarks.results import read_run
     from diffdpo.benchmarks.text import comparison_table
     from diffdpo.benchmarks.words import headline, judge_sentence
@@ -44,21 +58,47 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.out is not None:
         check_place(Path(args.out))
     if args.dry_run:
-        check_same(a, b)
-        check_labelers(args.labeled_by, a, b)
+        check_runs(args, a, b)
         return {"dry_run": True, "suite": a.suite, "prompts": len(a.rows)}
-    found = compare(a, b, labeled_by=args.labeled_by)
+    found = compare_runs(args, a, b)
     first, backing = headline(found)
     result = {"headline": [f"{first}.", backing, judge_sentence(found)], **comparison_json(found)}
     if args.out is not None:
         Path(args.out).mkdir(parents=True, exist_ok=True)
-        write_json(Path(args.out) / FILE, result)
-    return {**result, "out": args.out, "table": comparison_table(found), "notes": notes(args, result["warnings"])}
+        write_json(Path(args.out) / COMPARISON, result)
+        write_tables(Path(args.out), found, a, b)
+    shown = [comparison_table(found), terminal.drift_table(found), terminal.effects_table(found)]
+    shown.append(terminal.moved_lines(found, a.prompts))
+    return {**result, "out": args.out, "tables": shown, "notes": notes(found)}
 
 
-def notes(args: argparse.Namespace, warnings: Sequence[str]) -> list[str]:
+def check_runs(args: argparse.Namespace, a: BenchRun, b: BenchRun) -> None:
+    """For a dry run: raise what `compare_runs` would raise before it computes."""
+    from diffdpo.benchmarks.pairing import check_labelers, check_same
+
+    check_same(a, b)
+    check_labelers(args.labeled_by, a, b)
+    _encoder_name(args, a)
+
+
+def compare_runs(args: argparse.Namespace, a: BenchRun, b: BenchRun) -> Comparison:
+    """The comparison that the arguments ask for."""
+    from diffdpo.benchmarks.compare import compare
+    from diffdpo.benchmarks.labelers import labelers_of
+
+    check_runs(args, a, b)
+    labeled_by = args.labeled_by or labelers_of(a, b)
+    return compare(a, b, labeled_by=labeled_by, encoder=_encoder(args, a))
+
+
+def notes(found: Comparison) -> list[str]:
     """What a reader of the terminal is told below the figures."""
-    return [*warnings, *([] if args.labeled_by else [UNNAMED])]
+    labeled = any(measure.labeled for measure in found.scores)
+    return [
+        *found.warnings,
+        *([] if labeled or not found.scores else [UNNAMED]),
+        *([] if found.settings["encoder"] else [NOT_ENCODED]),
+    ]
 
 
 def show(result: dict[str, Any]) -> None:
@@ -66,8 +106,31 @@ def show(result: dict[str, Any]) -> None:
         print(f"would compare {result['prompts']} prompts of suite {result['suite']}")
         return
     print("\n".join(sentence for sentence in result["headline"] if sentence))
-    print(f"\n{result['table']}")
+    for table in filter(None, result["tables"]):
+        print(f"\n{table}")
     for note in result["notes"]:
         print(f"note: {note}")
     if result["out"] is not None:
-        print(f"in full: {Path(result['out']) / FILE}")
+        print(f"in full: {result['out']}")
+
+
+def _encoder_name(args: argparse.Namespace, a: BenchRun) -> tuple[str, str | None] | None:
+    """The scorer whose encoder is used, and its weights; None without one."""
+    from diffdpo.commands.judges import parse_names
+
+    asked = args.encoder or _ENCODERS.get(a.suite)
+    return next(iter(parse_names([asked]).items())) if asked else None
+
+
+def _encoder(args: argparse.Namespace, a: BenchRun) -> ImageEncoder | None:
+    named = _encoder_name(args, a)
+    if named is None:
+        return None
+    import scorers
+    from diffdpo.benchmarks.encoder import ImageEncoder
+    from diffdpo.devices import pick_device
+
+    try:
+        return ImageEncoder(scorers.load(named[0], model=named[1], device=pick_device(args.device)))
+    except scorers.ScorerError as error:
+        raise UserError(f"--encoder {named[0]}: {error}") from None

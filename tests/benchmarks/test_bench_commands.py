@@ -97,10 +97,14 @@ def test_compare_and_report(
     assert result["judge"] == "reddish"
     assert json.loads((tmp_path / "c" / "comparison.json").read_text())["judge"] == "reddish"
     compare.show(result)
-    assert "note: bright chose the training pairs" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "note: bright chose the training pairs" in told
+    assert all(found in told for found in ("JPEG size", "diversity", "gained most", "relation: above"))
+    assert (tmp_path / "c" / "measures.csv").read_text().startswith("group,measure,n,before")
     page = call(report, *runs, "--out", str(tmp_path / "r"))
     assert Path(page["report"]).is_file()
     assert Path(page["numbers"]).is_file()
+    assert Path(page["card"]).is_file()
     report.show(page)
     assert page["headline"][0] in capsys.readouterr().out
     with pytest.raises(UserError, match=r"metrics\.jsonl"):

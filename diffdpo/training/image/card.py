@@ -91,8 +91,7 @@ def card(record: Record, form: Form, pipeline_class: str, title: str, evaluation
     adapter = record.lora and not form.merge
     sections = {
         "How to load it": loading(form, adapter, pipeline_class, record.base if record.hub else None),
-        "How it was trained": _training(record),
-        "Held-out accuracy": _accuracy(record),
+        **trained(record),
         "Evaluation": list(evaluation),
         "Limitations": _limitations(record, bool(evaluation)),
         "Made with": [", ".join(f"{name} {version}" for name, version in record.manifest["versions"].items())],
@@ -100,6 +99,11 @@ def card(record: Record, form: Form, pipeline_class: str, title: str, evaluation
     body = [f"## {name}\n\n" + "\n".join(lines) for name, lines in sections.items() if lines]
     front = yaml.safe_dump(_front(record, form, adapter, pipeline_class), sort_keys=False, allow_unicode=True)
     return "\n\n".join([f"---\n{front}---", f"# {title}", _summary(record, form, adapter), *body]) + "\n"
+
+
+def trained(record: Record) -> dict[str, list[str]]:
+    """What a run tells of its training: a heading -> lines of Markdown."""
+    return {"How it was trained": _training(record), "Held-out accuracy": _accuracy(record)}
 
 
 def _front(record: Record, form: Form, adapter: bool, pipeline_class: str) -> dict[str, Any]:

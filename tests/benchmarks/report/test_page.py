@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import csv
 import json
 import math
 import re
@@ -8,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from diffdpo.benchmarks import words
 from diffdpo.benchmarks.charts import line_chart, ticks
 from diffdpo.benchmarks.compare import Comparison, compare
 from diffdpo.benchmarks.curves import Chart, Series, read_charts, smooth
-from diffdpo.benchmarks.report import write_report
+from diffdpo.benchmarks.report.page import write_report
 from diffdpo.benchmarks.results import BenchRun
 from diffdpo.errors import UserError
 
@@ -92,6 +95,9 @@ def test_page_needs_nothing_else(written: Path, page: Page) -> None:
     assert not re.search(r"https?://|@import|url\((?!#)", written.read_text(encoding="utf-8"))
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object")
+        if tag == "a" and not (attributes["href"] or "").startswith("#"):
+            assert (attributes["href"] or "").startswith("data:text/csv;")
+            assert attributes["download"]
         assert "srcset" not in attributes
         if "src" in attributes:
             assert tag == "img"
@@ -99,7 +105,7 @@ def test_page_needs_nothing_else(written: Path, page: Page) -> None:
 
 
 def test_page_holds_every_number_of_its_tables(comparison: Comparison, page: Page) -> None:
-    for measure in (*comparison.parts, *comparison.scores, *comparison.look):
+    for measure in (*comparison.parts, *comparison.scores, *comparison.drift):
         shown = [
             *words.value(measure, measure.contrast.a),
             *words.value(measure, measure.contrast.b),
@@ -120,7 +126,7 @@ def test_page_is_accessible(page: Page) -> None:
             assert attributes.get("alt")
         if tag == "svg":
             assert attributes.get("aria-hidden") == "true" or attributes.get("aria-label")
-        if tag == "a":
+        if tag == "a" and "download" not in attributes:
             assert (attributes["href"] or "").removeprefix("#") in identities
         if tag == "input":
             assert attributes.get("aria-label")
@@ -148,6 +154,12 @@ def test_no_change_and_escaping(before: BenchRun, tmp_path: Path) -> None:
     odd = type(before)(before.folder, before.manifest, rows, before.summary)
     page = Page(write_report(tmp_path, same, odd, odd).read_text(encoding="utf-8"))
     assert [tag for tag, _ in page.tags].count("script") == 1
+    assert "No prompt moved." in page.text
+    assert "ained most" not in page.text
+    assert "ost most" not in page.text
+    assert (tmp_path / "model_card.md").read_text(encoding="utf-8").count("no change") == len(same.parts) + len(
+        same.scores
+    ) + len(same.drift) + len(same.headline_effects)
 
 
 def test_charts(training: Path) -> None:
@@ -189,3 +201,43 @@ def test_numbers_in_words() -> None:
     assert words.p_value(0.0002) == "< 0.001"
     assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert ticks(-0.3, 0.62) == [-0.2, 0.0, 0.2, 0.4, 0.6]
+
+
+def test_tables_hold_the_numbers_to_the_bit(
+    written: Path, comparison: Comparison, before: BenchRun, after: BenchRun, page: Page
+) -> None:
+    def rows(name: str) -> list[dict[str, str]]:
+        with (written.parent / name).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    measures = {row["measure"]: row for row in rows("measures.csv")}
+    for measure in (*comparison.parts, *comparison.scores, *comparison.drift):
+        row, found = measures[measure.name], measure.contrast.difference
+        interval = found.interval
+        assert [float(row[key]) for key in ("change", "change_low", "change_high")] == [
+            found.mean,
+            interval.low,
+            interval.high,
+        ]
+        assert row["verdict"] == measure.verdict
+    assert len(rows("categories.csv")) == len(comparison.effects)
+    prompts = rows("prompts.csv")
+    assert [row["prompt"] for row in prompts] == before.prompts
+    assert [float(row["bright after"]) for row in prompts] == after.values("scores", "bright")
+    assert {row["series"] for row in rows("training.csv")} >= {"loss", "error/chosen"}
+    downloads = {a["download"]: a["href"] or "" for tag, a in page.tags if tag == "a" and "download" in a}
+    assert downloads.keys() == {"measures.csv", "categories.csv", "training.csv"}
+    for name, uri in downloads.items():
+        assert base64.b64decode(uri.partition("base64,")[2]) == (written.parent / str(name)).read_bytes()
+
+
+def test_the_model_card_is_read_by_a_hub_and_by_people(written: Path, comparison: Comparison) -> None:
+    text = written.with_name("model_card.md").read_text(encoding="utf-8")
+    results = ModelCard(text).data.eval_results  # as the hub's own library reads them
+    metrics = {result.metric_type: result.metric_value for result in results}
+    assert metrics["exact"] == pytest.approx(comparison.measure("exact").contrast.b.mean, abs=1e-6)
+    assert "# fake-0.8" in text
+    assert words.headline(comparison)[0] in text
+    for heading in ("Evaluation", "Where it moved", "How the images drifted", "How it was measured", "Limitations"):
+        assert f"## {heading}\n" in text
+    assert "> **Note.** bright chose the training pairs" in text

@@ -7,29 +7,29 @@ from collections.abc import Callable, Iterable
 from markupsafe import Markup
 
 from diffdpo.benchmarks.charts import Axis
-from diffdpo.benchmarks.statistics import Estimate
+from diffdpo.benchmarks.statistics import Estimate, Verdict
 
 _WIDTH, _HEIGHT, _MARGIN = 132, 22, 6
 
 
-def difference_bars(differences: Iterable[Estimate]) -> Callable[[Estimate], Markup]:
+def difference_bars(differences: Iterable[Estimate]) -> Callable[[Estimate, Verdict], Markup]:
     """Draws any of `differences` on the one axis, zero in its middle, that holds them all."""
     ends = [abs(end) for d in differences for end in (d.interval.low, d.interval.high, d.mean)]
     reach = max(ends, default=0.0) or 1.0
-    return lambda difference: interval_bar(difference, low=-reach, high=reach, neutral=0.0)
+    return lambda difference, verdict: interval_bar(difference, verdict, low=-reach, high=reach, neutral=0.0)
 
 
-def win_bar(rate: Estimate) -> Markup:
+def win_bar(rate: Estimate, verdict: Verdict) -> Markup:
     """Draws a win rate from 0 to 1, one half in the middle."""
-    return interval_bar(rate, low=0.0, high=1.0, neutral=0.5)
+    return interval_bar(rate, verdict, low=0.0, high=1.0, neutral=0.5)
 
 
-def interval_bar(estimate: Estimate, *, low: float, high: float, neutral: float) -> Markup:
-    """A mean and its interval on an axis from `low` to `high`, with a mark at `neutral`; hidden from screen readers,
-    since the cells beside it say the same."""
+def interval_bar(estimate: Estimate, verdict: Verdict, *, low: float, high: float, neutral: float) -> Markup:
+    """A mean and its interval on an axis from `low` to `high`, with a mark at `neutral`, in the colour of the verdict;
+    hidden from screen readers, since the cells beside it say the same."""
     x = Axis(low, high, _MARGIN, _WIDTH - _MARGIN)
     interval, middle = estimate.interval, _HEIGHT / 2
-    kind = "up" if interval.low > neutral else "down" if interval.high < neutral else "unclear"
+    kind = verdict if verdict in ("up", "down") else "unclear"
     size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
     across = f'y1="{middle}" y2="{middle}"'
     return Markup(
