@@ -28,9 +28,13 @@ def per_prompt(run: BenchRun, group: str, name: str) -> NDArray[Any]:
 
 
 def prompt_means(run: BenchRun, values: ArrayLike) -> NDArray[Any]:
-    """Values of images -> of prompts. Those of single images stay as they are, booleans too."""
+    """Values of images -> of prompts. Booleans stay what they are where the images of each prompt agree: a rate of
+    exactly 0 or 1 needs an interval of its own (`statistics.mean_estimate`)."""
     array, several = np.asarray(values), images_per_prompt(run)
-    return array if several == 1 else array.reshape(-1, several).mean(axis=1)
+    by_prompt = array.reshape(-1, several)
+    if array.dtype == np.bool_ and (by_prompt == by_prompt[:, :1]).all():
+        return by_prompt[:, 0]
+    return array if several == 1 else by_prompt.mean(axis=1)
 
 
 def check_same(a: BenchRun, b: BenchRun) -> None:

@@ -161,6 +161,10 @@ def test_several_images_of_a_prompt_count_once(before: BenchRun, after: BenchRun
     assert found.measure("bright").contrast.a.mean == pytest.approx(single.measure("bright").contrast.a.mean)
     assert per_prompt(a, "scores", "bright")[1] == pytest.approx(np.mean(a.values("scores", "bright")[4:8]))
     assert len(effects(a, b, ["exact"], {"seed": 0, "resamples": 100})) < len(single.effects)
+    right = fourfold(replace(before, rows=tuple(replace(row, parts={"exact": True}) for row in before.rows)))
+    assert compare(right, right).measure("exact").contrast.a.interval.low == pytest.approx(
+        (N // 4) / (N // 4 + 1.959964**2), abs=1e-6
+    )  # Wilson: nothing is certain
     with pytest.raises(UserError, match="4 and 1 images for each prompt"):
         compare(a, after)
 
