@@ -59,9 +59,9 @@ def save(
     keep: int,
     accelerator: Accelerator,
 ) -> None:
-    """Write the checkpoint of `step` below `folder`, whole or not at all, and remove all but the newest `keep`.
+    """Write the checkpoint of `step` below `folder`, whole or not at all, and remove all but the newest `keep` up to it.
 
-    All processes must call it.
+    Later ones go too: a run is at an earlier step only when it passed them over as torn. All processes must call it.
 
     Args:
         run: what identifies the run; a checkpoint of another one is refused on reading.
@@ -84,8 +84,10 @@ def save(
             shutil.rmtree(final)
         os.replace(partial, final)
         _sync(folder)
-        for old in _steps(folder)[:-keep]:
-            shutil.rmtree(folder / f"step-{old:08d}")
+        steps = _steps(folder)
+        kept = [one for one in steps if one <= step][-keep:]
+        for one in set(steps).difference(kept):
+            shutil.rmtree(folder / f"step-{one:08d}")
     accelerator.wait_for_everyone()
 
 

@@ -16,14 +16,14 @@ from diffdpo.training.pieces import Pieces
 from diffdpo.training.processes import new_accelerator
 
 
-def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
+def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]] | None = None, keep: int = 2) -> None:
     checkpoints.save(
         folder,
         step,
         run="r",
         tensors=tensors or {"weights": {"00000": torch.ones(2)}},
         state={},
-        keep=2,
+        keep=keep,
         accelerator=new_accelerator("fp32"),
     )
 
@@ -37,6 +37,17 @@ def test_a_marker_that_is_not_what_was_written_is_passed_over(tmp_path, capsys, 
     assert found is not None
     assert found.step == 1
     assert "step-00000002: torn" in capsys.readouterr().err
+
+
+def test_a_torn_later_checkpoint_does_not_push_out_whole_ones(tmp_path, capsys):
+    for step in (2, 9):
+        save(tmp_path, step, keep=1)
+    (tmp_path / "step-00000009" / "state.json").unlink()
+    save(tmp_path, 3, keep=1)
+    found = checkpoints.newest(tmp_path, "r")
+    assert found is not None
+    assert found.step == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
 def test_tensors_come_back_as_they_were_kind_by_kind(tmp_path):
