@@ -59,7 +59,7 @@ def save(
     keep: int,
     accelerator: Accelerator,
 ) -> None:
-    """Write the checkpoint of `step` below `folder`, whole or not at all, and remove all but the newest `keep` up to it.
+    """Write the checkpoint of `step` below `folder`, whole or not at all, and keep only the newest `keep` up to it.
 
     Later ones go too: a run is at an earlier step only when it passed them over as torn. All processes must call it.
 

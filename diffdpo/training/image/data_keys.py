@@ -15,7 +15,7 @@ from diffdpo.errors import UserError
 from diffdpo.losses import margin_weights
 
 FRAMING = ("buckets", "crop", "crops", "flip")
-LATER = ("min_margin", "margin_weight", *FRAMING)
+LATER = ("held_out_pairs", "min_margin", "margin_weight", *FRAMING)
 """Keys that there were not from the beginning."""
 
 

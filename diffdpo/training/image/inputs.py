@@ -21,7 +21,7 @@ from diffdpo.runs import content_hash
 from diffdpo.training.folder import without_pace
 from diffdpo.training.image.data_keys import framing_of, unused_keys
 from diffdpo.training.processes import is_sharded
-from diffdpo.training.splits import held_out
+from diffdpo.training.splits import held_out, looked_at
 
 
 def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def model_content(model: str) -> str:
 
 
 def split_rows(store: TripletStore, config: ImageConfig) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows to look at; all pairs of one caption fall on one side."""
+    """Rows to train on and rows to look at; all pairs of one caption fall on one side. Ties are not looked at."""
     held = held_out(store.captions, config.data.held_out_share, config.seed)
     usable = store.keep(config.data.ties)
     least = config.data.min_margin
@@ -70,7 +70,7 @@ def split_rows(store: TripletStore, config: ImageConfig) -> tuple[list[int], lis
         raise UserError(
             f"{config.data.path}: no pairs to train on (of {len(store)} in the store); label more, or keep ties"
         )
-    return train_rows, held_out_rows
+    return train_rows, looked_at(held_out_rows, store.pair_ids, config.data.held_out_pairs, config.seed)
 
 
 def load_model(config: ImageConfig, device: torch.device) -> PipelineModel:
