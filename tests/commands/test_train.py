@@ -42,3 +42,11 @@ def test_a_number_that_is_not_finite_ends_with_status_2(argv, tmp_path, capsys):
     assert cli.run([*argv, "loss.beta=.inf"]) == 2
     assert "loss.beta: a finite number is wanted here" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_a_size_that_the_model_cannot_take_is_told_before_anything_is_encoded(argv, tmp_path, capsys, dry_run):
+    assert cli.run([*argv, "data.size=15", *dry_run]) == 2
+    assert "data.size: 15 x 15 pixels do not fit" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "pairs" / "cache").exists()

@@ -111,6 +111,13 @@ def cache_root(config: ImageConfig) -> Path:
 
 
 def open_cache(config: ImageConfig, store: TripletStore, model: ImageModel) -> LatentCache:
+    """The encoded store; encoded now where it is not.
+
+    Raises:
+        UserError: an image that cannot be encoded, or a size that the model cannot be trained at.
+    """
+    if not config.data.buckets:
+        model.check_size(*trained_size(config, store))
     return LatentCache.open_or_build(
         cache_root(config),
         store,
