@@ -114,8 +114,8 @@ class PipelineModel:
         if not min(height, width) // multiple or height % multiple or width % multiple:
             near = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
             raise UserError(
-                f"data.size: {height} x {width} pixels do not fit {self.path!r}, which takes multiples of {multiple}; the"
-                f" nearest is {near}"
+                f"data.size: {height} x {width} pixels do not fit {self.path!r}, which takes multiples of {multiple};"
+                f" the nearest is {near}"
             )
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ from diffdpo.training.image.samples import OpenMeasure, SampleWatch
 from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.order import make_order
-from diffdpo.training.processes import is_sharded, new_accelerator, part
+from diffdpo.training.processes import is_sharded, new_accelerator, of_the_main_process, part
 
 
 def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> dict[str, Any]:
@@ -54,8 +54,9 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
     weights = pair_weights(store, train_rows, config.data)
-    settings = run_settings(config, store)
     accelerator = new_accelerator(config.training.precision)
+    settings = of_the_main_process(accelerator, lambda: run_settings(config, store))
+    store.known_as(settings["content"]["data"])
     done = finished(Path(config.output), settings)
     if done is not None:
         return done
