@@ -70,6 +70,9 @@ class DataConfig:
     """Share of draws in which a pair is seen without its caption, to keep classifier-free guidance alive."""
     cache: str | None = None
     """Where encoded latents are kept; None is `cache` inside the data folder."""
+    cache_precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What they and the encoded captions are kept in: `bf16` and `fp16` take half of the disk and round them once,
+    alike for policy and reference."""
     size: int | None = None
     """Pixels; images are resized (shortest edge) and cropped to its square. None keeps them as they are."""
     buckets: bool = False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -36,6 +39,15 @@ def test_a_folder_of_another_run_is_refused_by_the_key_that_differs(argv, tmp_pa
     capsys.readouterr()
     assert cli.run([*argv, "loss.beta=600", "--dry-run"]) == 2
     assert "loss.beta: there 500.0, now 600.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [[], ["data.flip=true", "data.cache_precision=bf16"]])
+def test_the_disk_that_a_dry_run_tells_is_what_the_cache_takes(argv, tmp_path, capsys, changes):
+    assert cli.run([*argv, *changes, "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert cli.run([*argv, *changes]) == 0
+    taken = sum(path.stat().st_size for path in Path(told["cache"]).rglob("*.safetensors"))
+    assert 1e9 * told["cache_gb"] == pytest.approx(taken, rel=0.05)
 
 
 def test_a_number_that_is_not_finite_ends_with_status_2(argv, tmp_path, capsys):

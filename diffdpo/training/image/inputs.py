@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -22,6 +22,13 @@ from diffdpo.training.folder import without_pace
 from diffdpo.training.image.data_keys import framing_of, unused_keys
 from diffdpo.training.processes import is_sharded
 from diffdpo.training.splits import held_out, looked_at
+
+CACHE_DTYPES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+"""`data.cache_precision` in the cache's words."""
 
 
 def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:
@@ -124,6 +131,7 @@ def open_cache(config: ImageConfig, store: TripletStore, model: ImageModel) -> L
         encode_images=model.encode_images,
         encode_prompts=model.encode_prompts,
         encoder=model.encoder_identity(),
+        dtype=CACHE_DTYPES[config.data.cache_precision],
         framing=framing_of(config.data, model.side_multiple),
         batch_size=encode_batch(config, store),
     )

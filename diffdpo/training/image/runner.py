@@ -23,7 +23,7 @@ from diffdpo.training.folder import (
     write_whole,
 )
 from diffdpo.training.image.card import Record, write_card
-from diffdpo.training.image.data_keys import framing_settings, pair_weights
+from diffdpo.training.image.data_keys import encoding_settings, pair_weights
 from diffdpo.training.image.inputs import (
     cache_root,
     load_model,
@@ -148,7 +148,7 @@ def compute_table(
         "gradient_checkpointing": training.gradient_checkpointing,
         "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
         **told(config),
-        **framing_settings(config.data),
+        **encoding_settings(config.data),
     }
     if buckets is not None:
         identity["block"] = share  # which, with buckets, moves the order that the table is kept in

@@ -178,7 +178,7 @@ def test_keys_that_change_nothing_leave_a_runs_settings_as_they_were(make_config
     data = run_settings(config, TripletStore.open(config.data.path))["data"]
     assert data.keys() == {"ties", "held_out_share", "caption_dropout", "size"}
     changed = dataclasses.replace(config.data, size=16, buckets=True, crop="random", flip=True, margin_weight="linear")
-    assert unused_keys(changed) == ["held_out_pairs", "min_margin"]
+    assert unused_keys(changed) == ["held_out_pairs", "min_margin", "cache_precision"]
 
 
 def test_of_many_held_out_pairs_some_are_looked_at_and_none_is_trained_on(make_config):
