@@ -104,6 +104,8 @@ def _complain(message: str) -> int:
 
 
 def _unexpected(error: Exception) -> int:
+    if os.strerror(errno.ENOSPC) in str(error):  # of a library that has an error of its own for it, as safetensors
+        return _complain(_ON_DISK[errno.ENOSPC])
     if os.environ.get("DIFFDPO_TRACEBACK", "1") != "0":
         traceback.print_exception(error)
     print(f"diffdpo: unexpected error: {type(error).__name__}: {error}", file=sys.stderr)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from diffdpo import cli
 
@@ -157,6 +160,16 @@ def test_a_full_disk_is_one_line(capsys, monkeypatch, tmp_path):
     (tmp_path / "f.partial").symlink_to("/dev/full")
     monkeypatch.setattr(demo, "run", lambda args: write_bytes(tmp_path / "f", b"1"))
     assert f"{tmp_path / 'f'}: the disk is full" in complaint(capsys, "demo")
+
+
+def test_a_full_disk_in_a_librarys_own_words_is_one_line_too(capsys, monkeypatch):
+    import diffdpo.commands.demo as demo
+
+    def act(args):
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")
+
+    monkeypatch.setattr(demo, "run", act)
+    assert complaint(capsys, "demo") == "diffdpo: the disk is full; make room and give the same command again"
 
 
 BAD_MODELS = {

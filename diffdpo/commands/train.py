@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffdpo.commands.disk import cache_disk, show_disk
 from diffdpo.commands.memory import show_memory, training_memory
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def show(result: dict[str, Any]) -> None:
             print(f"sample grids: {result['sample_images']} images every {result['sample_every']} steps")
         if "memory_parts_gb" in result:
             show_memory(result)
+            show_disk(result)
         elif result["memory_gb"] is None:
             print("memory: not counted, the model is not here yet and would be fetched from the hub")
         else:
@@ -95,6 +97,7 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
     train_rows, held_out_rows = split_rows(store, config)
     pair_weights(store, train_rows, config.data)
     check_claim(config.output, "train", lambda: run_settings(config, store))
+    size = trained_size(config, store)
     grids = {}
     if config.samples.every is not None:
         check_scorers(config.samples.scorers)
@@ -105,7 +108,8 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
         **grids,
         "pairs": len(train_rows),
         "held_out_pairs": len(held_out_rows),
-        **training_memory(config, trained_size(config, store)),
+        **training_memory(config, size),
+        **cache_disk(config, store, size),
     }
 
 

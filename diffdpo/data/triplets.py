@@ -104,6 +104,7 @@ class TripletStore:
         self._paths = [shard.path for shard in shards]
         self._ends = np.cumsum([len(shard.rows) for shard in self._shards])
         self._recent: dict[tuple[int, int], pa.Table] = {}
+        self._fingerprint: str | None = None
         labels = np.concatenate([shard.labels for shard in shards])
         self.ties: np.ndarray = labels[:, 0] == labels[:, 1]
         self.labels: np.ndarray = labels.max(axis=1)
@@ -167,11 +168,17 @@ class TripletStore:
         return list(range(len(self))) if ties == "half" else np.flatnonzero(~self.ties).tolist()
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of the part files. Reads them whole, at the disk's speed."""
-        digest = hashlib.sha256()
-        for path in self._paths:
-            digest.update(f"{path.name} {content_hash(path)}\n".encode())
-        return digest.hexdigest()
+        """SHA-256 over the names and contents of the part files. Reads them whole, at the disk's speed, once."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            for path in self._paths:
+                digest.update(f"{path.name} {content_hash(path)}\n".encode())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def known_as(self, fingerprint: str) -> None:
+        """Take the fingerprint from another process that has opened the same folder."""
+        self._fingerprint = fingerprint
 
     def _column(self, name: str) -> list[Any]:
         return [value for shard in self._shards for value in shard.columns[name]]

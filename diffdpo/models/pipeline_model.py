@@ -109,6 +109,15 @@ class PipelineModel:
         halvings = len(self.pipeline.unet.config.block_out_channels) - 1 if self.denoiser == "unet" else 1
         return int(self.pipeline.vae_scale_factor * 2**halvings)
 
+    def check_size(self, height: int, width: int) -> None:
+        multiple = int(self.pipeline.vae_scale_factor) * (1 if self.denoiser == "unet" else 2)
+        if not min(height, width) // multiple or height % multiple or width % multiple:
+            near = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
+            raise UserError(
+                f"data.size: {height} x {width} pixels do not fit {self.path!r}, which takes multiples of {multiple};"
+                f" the nearest is {near}"
+            )
+
     @torch.no_grad()
     def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:
         vae = self._encoder("vae")

@@ -34,7 +34,11 @@ class ImageModel(Protocol):
 
     @property
     def side_multiple(self) -> int:
-        """Pixels that the sides of an image are multiples of."""
+        """Pixels that the sides of an image are multiples of where all levels of the network halve evenly."""
+        ...
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise UserError if images of that size, in pixels, cannot be trained on without losing an edge."""
         ...
 
     def encode_images(self, images: list[Image.Image]) -> tuple[Tensor, Tensor]:

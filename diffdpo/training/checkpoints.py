@@ -11,7 +11,8 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,34 +60,57 @@ def save(
     keep: int,
     accelerator: Accelerator,
 ) -> None:
-    """Write the checkpoint of `step` below `folder`, whole or not at all, and remove all but the newest `keep`.
+    """Write the checkpoint of `step` below `folder`, whole or not at all, and keep only the newest `keep` up to it.
 
-    All processes must call it.
+    Later ones go too: a run is at an earlier step only when it passed them over as torn. All processes must call it.
 
     Args:
         run: what identifies the run; a checkpoint of another one is refused on reading.
         tensors: by kind (one of `KINDS`) and name; in parts, or the same in every process.
         state: further JSON values; those of the first process count.
+
+    Raises:
+        UserError: it cannot be written, for want of room on the disk. What there was stays.
     """
     final = folder / f"step-{step:08d}"
     partial = final.with_suffix(".partial")
-    if accelerator.is_main_process:
+    with _or_nothing(partial):
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        written = gather_object(_write_own(partial, tensors, accelerator))
+        if accelerator.is_main_process:
+            _write(partial / "state.json", {"step": step, **state})
+            sizes = {**dict(written), "state.json": (partial / "state.json").stat().st_size}
+            _write(partial / MARKER, {"run": run, "files": sizes})
+            _sync(partial)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+            _sync(folder)
+            _remove_others(folder, step, keep)
+        accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _or_nothing(partial: Path) -> Iterator[None]:
+    """A full disk is told in one line, and what was written until then makes room again."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    written = gather_object(_write_own(partial, tensors, accelerator))
-    if accelerator.is_main_process:
-        _write(partial / "state.json", {"step": step, **state})
-        sizes = {**dict(written), "state.json": (partial / "state.json").stat().st_size}
-        _write(partial / MARKER, {"run": run, "files": sizes})
-        _sync(partial)
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        _sync(folder)
-        for old in _steps(folder)[:-keep]:
-            shutil.rmtree(folder / f"step-{old:08d}")
-    accelerator.wait_for_everyone()
+        raise UserError(
+            f"{partial.parent}: the checkpoint of {partial.stem} cannot be written ({error}); earlier ones are kept:"
+            " make room, and give the same command again"
+        ) from None
+
+
+def _remove_others(folder: Path, step: int, keep: int) -> None:
+    steps = _steps(folder)
+    kept = [one for one in steps if one <= step][-keep:]
+    for one in set(steps).difference(kept):
+        shutil.rmtree(folder / f"step-{one:08d}")
 
 
 def newest(folder: Path, run: str) -> Checkpoint | None:

@@ -45,7 +45,8 @@ class Skips:
             if self.in_a_row >= self.longest_row:
                 raise UserError(
                     f"stopped at step {step}: loss or gradient was not finite in {self.in_a_row} steps one after the "
-                    "other; lower training.learning_rate or loss.beta; earlier checkpoints are kept"
+                    "other; lower training.learning_rate or loss.beta, with another output; earlier checkpoints are "
+                    "kept"
                 )
 
 
@@ -89,5 +90,5 @@ def refuse_broken(tensors: Sequence[Tensor], step: int, accelerator: Accelerator
     if accelerator.reduce(broken, reduction="sum"):
         raise UserError(
             f"stopped at step {step}: the weights are not finite, so nothing is written of them; "
-            "lower training.learning_rate; earlier checkpoints are kept"
+            "lower training.learning_rate, with another output; earlier checkpoints are kept"
         )

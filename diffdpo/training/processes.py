@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from diffdpo.devices import pick_device
 from diffdpo.errors import UserError
+
+T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: one encodes, or writes the result, while the others have nothing to do."""
@@ -63,6 +67,13 @@ def prepare(
         raise UserError(f"FSDP cannot part the single number {scalars[0]} of this model; use DDP for it")
     prepared, stepping = accelerator.prepare(network, optimizer)
     return prepared, stepping
+
+
+def of_the_main_process(accelerator: Accelerator, make: Callable[[], T]) -> T:
+    """What `make` returns, called in one process: for what would have each of them read the same large files."""
+    made: list[T | None] = [make() if accelerator.is_main_process else None]
+    broadcast_object_list(made)
+    return cast(T, made[0])
 
 
 def part(accelerator: Accelerator, network: nn.Module) -> nn.Module:

@@ -15,3 +15,13 @@ def held_out(captions: Sequence[str], share: float, seed: int) -> list[bool]:
     """
     held = {caption: derived_seed("held out", seed, caption) < share * 2**63 for caption in set(captions)}
     return [held[caption] for caption in captions]
+
+
+def looked_at(rows: Sequence[int], names: Sequence[str], most: int, seed: int) -> list[int]:
+    """At most `most` of the held-out rows, in their order; the others are seen by nobody.
+
+    Args:
+        names: of all rows; which are taken is a function of seed and name.
+    """
+    taken = sorted(rows, key=lambda row: derived_seed("looked at", seed, names[row]))[:most]
+    return sorted(taken)

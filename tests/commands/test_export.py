@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from diffusers import StableDiffusionPipeline
@@ -17,9 +18,10 @@ from diffdpo.training.image.runner import run_images
 @pytest.fixture
 def make_run(tiny_model, make_store, tmp_path):
     def make(rank):
+        base = shutil.copytree(tiny_model, tmp_path / "base")
         settings = {
             "output": str(tmp_path / "run"),
-            "model": {"path": str(tiny_model), "reference": "adapter" if rank else "copy"},
+            "model": {"path": str(base), "reference": "adapter" if rank else "copy"},
             "data": {"path": str(make_store(12)), "held_out_share": 0.3},
             "training": {"steps": 2, "batch_size": 2, "learning_rate": 1e-2, "evaluate_every": 1, "log_every": 1},
             "loss": {"beta": 100},
@@ -95,6 +97,23 @@ def test_a_lora_run_leaves_in_every_form_that_fits(make_run, tmp_path, capsys):
         assert cli.run(["export", run, "--out", str(tmp_path / "no"), "--dry-run", *options]) == 2
         assert words in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def test_a_whole_model_is_made_of_the_runs_own_base_alone(make_run, tmp_path, capsys):
+    run, base = make_run(2), tmp_path / "base"
+    config = base / "scheduler" / "scheduler_config.json"
+
+    def status(*options):
+        return cli.run(["export", run, "--out", str(tmp_path / "out"), "--dry-run", *options])
+
+    assert status("--merge") == 0
+    config.write_text(config.read_text() + " ")
+    assert status("--merge") == 2
+    assert f"tuned from another model than is at {base} now" in capsys.readouterr().err
+    assert status() == 0
+    base.rename(tmp_path / "elsewhere")
+    assert status("--merge") == 2
+    assert f"its base model is not at {base} any more" in capsys.readouterr().err
 
 
 def test_a_full_run_has_no_lora_to_write(make_run, tmp_path, capsys):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -38,7 +41,24 @@ def test_a_folder_of_another_run_is_refused_by_the_key_that_differs(argv, tmp_pa
     assert "loss.beta: there 500.0, now 600.0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("changes", [[], ["data.flip=true", "data.cache_precision=bf16"]])
+def test_the_disk_that_a_dry_run_tells_is_what_the_cache_takes(argv, tmp_path, capsys, changes):
+    assert cli.run([*argv, *changes, "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert cli.run([*argv, *changes]) == 0
+    taken = sum(path.stat().st_size for path in Path(told["cache"]).rglob("*.safetensors"))
+    assert 1e9 * told["cache_gb"] == pytest.approx(taken, rel=0.05)
+
+
 def test_a_number_that_is_not_finite_ends_with_status_2(argv, tmp_path, capsys):
     assert cli.run([*argv, "loss.beta=.inf"]) == 2
     assert "loss.beta: a finite number is wanted here" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_a_size_that_the_model_cannot_take_is_told_before_anything_is_encoded(argv, tmp_path, capsys, dry_run):
+    assert cli.run([*argv, "data.size=15", *dry_run]) == 2
+    assert "data.size: 15 x 15 pixels do not fit" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "pairs" / "cache").exists()

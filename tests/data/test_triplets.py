@@ -221,6 +221,15 @@ def test_the_fingerprint_is_that_of_the_content(tmp_path: Path) -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_the_files_are_read_once_for_the_fingerprint_and_never_where_it_is_known(tmp_path: Path) -> None:
+    written = write_pairs(tmp_path, 0, [pair(0)])
+    store, other = TripletStore.open(tmp_path), TripletStore.open(tmp_path)
+    found = store.fingerprint()
+    other.known_as(found)
+    written.unlink()
+    assert store.fingerprint() == other.fingerprint() == found
+
+
 def test_scores_do_not_change_the_fingerprint(tmp_path: Path) -> None:
     write_pairs(tmp_path, 0, [pair(0)])
     before = TripletStore.open(tmp_path).fingerprint()

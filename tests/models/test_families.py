@@ -161,6 +161,16 @@ def png(size):
     return file.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "near"), [("sd3", (18, 16), "16 x 16"), ("flux", (16, 2), "16 x 4"), ("sd15", (17, 18), "16 x 18")]
+)
+def test_a_size_that_would_lose_an_edge_is_refused(sample, name, size, near):
+    model = load_model(str(sample(name)))
+    with pytest.raises(UserError, match=f"data.size: {size[0]} x {size[1]} pixels do not fit .* the nearest is {near}"):
+        model.check_size(*size)
+    model.check_size(16, 20)
+
+
 @torch.no_grad()
 def test_the_smallest_sides_that_are_not_square_are_predicted(folder):
     model = load_model(str(folder))

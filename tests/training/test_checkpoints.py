@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from diffdpo.errors import UserError
 from diffdpo.training import checkpoints
 from diffdpo.training.image.runner import run_images
 from diffdpo.training.optimizer_state import restore
@@ -16,14 +18,14 @@ from diffdpo.training.pieces import Pieces
 from diffdpo.training.processes import new_accelerator
 
 
-def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
+def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]] | None = None, keep: int = 2) -> None:
     checkpoints.save(
         folder,
         step,
         run="r",
         tensors=tensors or {"weights": {"00000": torch.ones(2)}},
         state={},
-        keep=2,
+        keep=keep,
         accelerator=new_accelerator("fp32"),
     )
 
@@ -37,6 +39,29 @@ def test_a_marker_that_is_not_what_was_written_is_passed_over(tmp_path, capsys, 
     assert found is not None
     assert found.step == 1
     assert "step-00000002: torn" in capsys.readouterr().err
+
+
+def test_a_torn_later_checkpoint_does_not_push_out_whole_ones(tmp_path, capsys):
+    for step in (2, 9):
+        save(tmp_path, step, keep=1)
+    (tmp_path / "step-00000009" / "state.json").unlink()
+    save(tmp_path, 3, keep=1)
+    found = checkpoints.newest(tmp_path, "r")
+    assert found is not None
+    assert found.step == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_what_there_was(tmp_path):
+    save(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # no file may be longer, as on a full disk
+    try:
+        with pytest.raises(UserError, match=r"the checkpoint of step-00000002 cannot be written .* make room"):
+            save(tmp_path, 2, {"weights": {"00000": torch.ones(100)}, "optimizer": {"00000.m": torch.ones(100_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_tensors_come_back_as_they_were_kind_by_kind(tmp_path):

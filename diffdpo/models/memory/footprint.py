@@ -84,7 +84,7 @@ def footprint(architecture: Architecture, tuning: Tuning, path: str = "") -> Foo
     network without numbers (see `blank`), in the dtypes that autocast gives them on that device.
 
     Raises:
-        UserError: the architecture's family is not here.
+        UserError: the architecture's family is not here, or images of that size cannot be trained on.
     """
     model = _blank(architecture, tuning, path)
     trained = trainable(model.network)
@@ -130,7 +130,7 @@ def _adamw8bit(shape: torch.Size) -> int:
 
 
 def _blank(architecture: Architecture, tuning: Tuning, path: str) -> PipelineModel:
-    """As `training.runner.load_model` would open it."""
+    """As `training.image.inputs.load_model` would open it."""
     half = HALVES.get(tuning.precision, torch.float32)
     return blank_model(
         architecture,
@@ -146,9 +146,11 @@ def _blank(architecture: Architecture, tuning: Tuning, path: str) -> PipelineMod
 def _activations(model: PipelineModel, architecture: Architecture, tuning: Tuning) -> Activations:
     own = architecture.network.get("sample_size") or 128  # Flux's network has none; its pipeline's is 128
     edge = own * architecture.pixels_per_latent
+    size = tuning.size or (edge, edge)
+    model.check_size(*size)
     with without_numbers(tuning.device), autocast(tuning.device, tuning.precision):
         place(model.network)
-        inputs = blank_inputs(model, architecture, tuning.images, tuning.size or (edge, edge))
+        inputs = blank_inputs(model, architecture, tuning.images, size)
         return activations(
             model.network, lambda: model.predict(model.network, *inputs), checkpointing=tuning.checkpointing
         )

@@ -132,17 +132,18 @@ def _method(name: str) -> tuple[str, str | None]:
 def _training(record: Record) -> list[str]:
     settings, training, data = record.config, record.config["training"], record.config["data"]
     content = record.manifest["settings"]["content"]
+    per_step = record.manifest["settings"]["training"]  # of all processes; the config tells of one of them
     rows: list[tuple[str, Any]] = [
         ("method", settings["method"]),
         *((f"loss: {name.replace('_', ' ')}", value) for name, value in settings["loss"].items()),
         ("base model, SHA-256", None if record.hub else content["model"]),
         ("preference pairs, SHA-256", content["data"]),
         ("pairs trained on", record.results.get("pairs")),
-        ("pairs held out", record.results.get("held_out_pairs")),
+        ("held-out pairs looked at", record.results.get("held_out_pairs")),
         ("labeled by", ", ".join(record.results.get("labelers", [])) or None),
         ("image size", data["size"] and f"{data['size']} pixels"),
         ("steps", f"{record.step} of {training['steps']}"),
-        ("pairs per step and process", training["batch_size"] * training["accumulation"]),
+        ("pairs per step", per_step["batch_size"] * per_step["accumulation"]),
         ("learning rate", f"{training['learning_rate']:g}, {training['schedule']}"),
         ("warm-up steps", training["warmup_steps"]),
         ("optimizer", training["optimizer"]),

@@ -15,7 +15,9 @@ from diffdpo.errors import UserError
 from diffdpo.losses import margin_weights
 
 FRAMING = ("buckets", "crop", "crops", "flip")
-LATER = ("min_margin", "margin_weight", *FRAMING)
+ENCODING = (*FRAMING, "cache_precision")
+"""What decides the encoded pictures, beside `size`."""
+LATER = ("held_out_pairs", "min_margin", "margin_weight", *ENCODING)
 """Keys that there were not from the beginning."""
 
 
@@ -26,10 +28,10 @@ def unused_keys(data: DataConfig) -> list[str]:
     return list({*same, "crops"} if data.crop == "center" else same)
 
 
-def framing_settings(data: DataConfig) -> dict[str, Any]:
-    """The keys of `FRAMING` that change something."""
+def encoding_settings(data: DataConfig) -> dict[str, Any]:
+    """The keys of `ENCODING` that change something."""
     unused = unused_keys(data)
-    return {name: getattr(data, name) for name in FRAMING if name not in unused}
+    return {name: getattr(data, name) for name in ENCODING if name not in unused}
 
 
 def framing_of(data: DataConfig, multiple: int) -> Framing:
@@ -48,6 +50,11 @@ def framing_of(data: DataConfig, multiple: int) -> Framing:
             f"data.size: {data.size} is too small for buckets; this model's sides are multiples of {multiple}"
         )
     return framing
+
+
+def views_of(data: DataConfig) -> int:
+    """Ways in which every pair is encoded and kept."""
+    return Framing(flip=data.flip, crops=data.crops if data.crop == "random" else 0).n_views
 
 
 def pair_weights(store: TripletStore, rows: Sequence[int], data: DataConfig) -> Tensor | None:

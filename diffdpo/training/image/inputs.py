@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -21,7 +21,14 @@ from diffdpo.runs import content_hash
 from diffdpo.training.folder import without_pace
 from diffdpo.training.image.data_keys import framing_of, unused_keys
 from diffdpo.training.processes import is_sharded
-from diffdpo.training.splits import held_out
+from diffdpo.training.splits import held_out, looked_at
+
+CACHE_DTYPES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+"""`data.cache_precision` in the cache's words."""
 
 
 def run_settings(config: ImageConfig, store: TripletStore) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def model_content(model: str) -> str:
 
 
 def split_rows(store: TripletStore, config: ImageConfig) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows to look at; all pairs of one caption fall on one side."""
+    """Rows to train on and rows to look at; all pairs of one caption fall on one side. Ties are not looked at."""
     held = held_out(store.captions, config.data.held_out_share, config.seed)
     usable = store.keep(config.data.ties)
     least = config.data.min_margin
@@ -70,7 +77,7 @@ def split_rows(store: TripletStore, config: ImageConfig) -> tuple[list[int], lis
         raise UserError(
             f"{config.data.path}: no pairs to train on (of {len(store)} in the store); label more, or keep ties"
         )
-    return train_rows, held_out_rows
+    return train_rows, looked_at(held_out_rows, store.pair_ids, config.data.held_out_pairs, config.seed)
 
 
 def load_model(config: ImageConfig, device: torch.device) -> PipelineModel:
@@ -111,12 +118,20 @@ def cache_root(config: ImageConfig) -> Path:
 
 
 def open_cache(config: ImageConfig, store: TripletStore, model: ImageModel) -> LatentCache:
+    """The encoded store; encoded now where it is not.
+
+    Raises:
+        UserError: an image that cannot be encoded, or a size that the model cannot be trained at.
+    """
+    if not config.data.buckets:
+        model.check_size(*trained_size(config, store))
     return LatentCache.open_or_build(
         cache_root(config),
         store,
         encode_images=model.encode_images,
         encode_prompts=model.encode_prompts,
         encoder=model.encoder_identity(),
+        dtype=CACHE_DTYPES[config.data.cache_precision],
         framing=framing_of(config.data, model.side_multiple),
         batch_size=encode_batch(config, store),
     )

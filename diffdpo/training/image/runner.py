@@ -23,7 +23,7 @@ from diffdpo.training.folder import (
     write_whole,
 )
 from diffdpo.training.image.card import Record, write_card
-from diffdpo.training.image.data_keys import framing_settings, pair_weights
+from diffdpo.training.image.data_keys import encoding_settings, pair_weights
 from diffdpo.training.image.inputs import (
     cache_root,
     load_model,
@@ -39,7 +39,7 @@ from diffdpo.training.image.samples import OpenMeasure, SampleWatch
 from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.order import make_order
-from diffdpo.training.processes import is_sharded, new_accelerator, part
+from diffdpo.training.processes import is_sharded, new_accelerator, of_the_main_process, part
 
 
 def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> dict[str, Any]:
@@ -54,8 +54,9 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
     store = TripletStore.open(config.data.path)
     train_rows, held_out_rows = split_rows(store, config)
     weights = pair_weights(store, train_rows, config.data)
-    settings = run_settings(config, store)
     accelerator = new_accelerator(config.training.precision)
+    settings = of_the_main_process(accelerator, lambda: run_settings(config, store))
+    store.known_as(settings["content"]["data"])
     done = finished(Path(config.output), settings)
     if done is not None:
         return done
@@ -147,7 +148,7 @@ def compute_table(
         "gradient_checkpointing": training.gradient_checkpointing,
         "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
         **told(config),
-        **framing_settings(config.data),
+        **encoding_settings(config.data),
     }
     if buckets is not None:
         identity["block"] = share  # which, with buckets, moves the order that the table is kept in

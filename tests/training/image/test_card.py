@@ -41,7 +41,7 @@ def run(tmp_path):
         manifest = {
             "command": "train",
             "complete": results,
-            "settings": {"content": content},
+            "settings": {"content": content, "training": {"batch_size": 128, "accumulation": 1}},
             "inputs": {},
             "versions": {"diffdpo": "0.1", "torch": "2.15.0"},
         }
@@ -89,7 +89,7 @@ def test_a_merged_lora_is_no_adapter(run):
         "| pairs trained on | 950 |",
         "| labeled by | pickscore |",
         "| steps | 400 of 400 |",
-        "| pairs per step and process | 64 |",
+        "| pairs per step | 128 |",
         "| learning rate | 1e-05, cosine |",
         "| LoRA rank | 8 |",
         "| LoRA alpha | 8 |",
@@ -109,7 +109,7 @@ def test_what_is_not_known_is_left_out(run):
     text = card(Record.read(run(results=False, rank=0), 150), Form(), FAMILY, "mine")
     for word in (
         "pairs trained on",
-        "pairs held out",
+        "held-out pairs",
         "labeled by",
         "LoRA",
         "average",

@@ -178,7 +178,19 @@ def test_keys_that_change_nothing_leave_a_runs_settings_as_they_were(make_config
     data = run_settings(config, TripletStore.open(config.data.path))["data"]
     assert data.keys() == {"ties", "held_out_share", "caption_dropout", "size"}
     changed = dataclasses.replace(config.data, size=16, buckets=True, crop="random", flip=True, margin_weight="linear")
-    assert unused_keys(changed) == ["min_margin"]
+    assert unused_keys(changed) == ["held_out_pairs", "min_margin", "cache_precision"]
+
+
+def test_of_many_held_out_pairs_some_are_looked_at_and_none_is_trained_on(make_config):
+    config = make_config(data__held_out_share=0.5)
+    store = TripletStore.open(config.data.path)
+    train_rows, held_out = split_rows(store, config)
+    fewer = dataclasses.replace(config, data=dataclasses.replace(config.data, held_out_pairs=3))
+    same_rows, looked_at = split_rows(store, fewer)
+    assert same_rows == train_rows
+    assert len(looked_at) == 3 < len(held_out)
+    assert looked_at == sorted(set(looked_at) & set(held_out))
+    assert looked_at != held_out[:3]
 
 
 @pytest.mark.parametrize(
