@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from diffdpo.errors import UserError
-from diffdpo.models.causal_lm import CausalLM
-from diffdpo.models.generation import Answer, Decoding, answer_text, generate, nucleus, pick
+from diffdpo.models.text.causal_lm import CausalLM
+from diffdpo.models.text.generation import Answer, Decoding, answer_text, generate, nucleus, pick
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from text_samples import language_model
 
 from diffdpo.data.text.batch import pad

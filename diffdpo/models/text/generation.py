@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
-from diffdpo.models.text_loading import context_length
+from diffdpo.models.text.loading import context_length
 
 
 @dataclass(frozen=True)
