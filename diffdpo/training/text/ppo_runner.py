@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from diffdpo.config import PpoConfig
 from diffdpo.data.text.examples import examples
-from diffdpo.data.text.readers import open_text
+from diffdpo.data.text.readers import TextSource, open_text
 from diffdpo.data.text.tokens import Encoder, Tokens
 from diffdpo.errors import UserError
 from diffdpo.models.protocol import trainable
@@ -46,40 +47,71 @@ def run_ppo(config: PpoConfig, open_reward: OpenReward) -> dict[str, Any]:
     if done is not None:
         return done
     check_optimizer(config.training.optimizer, accelerator.device)
-    model = open_model(config, accelerator.device)
-    assert isinstance(model, CausalLM), "ppo trains a language model"
-    prepared = prepare(config, source, model.tokenizer, model.context)
-    if accelerator.is_main_process and (prepared.count.dropped or prepared.count.cut):
-        say(f"{config.data.path}: {prepared.count.told()}")
-    texts = plain_texts(config, prepared.encoder, model.context)
-    value = open_value(config, model, accelerator.device)
-    # The copy is of the model without what may be switched on for training.
-    reference = model.reference()
-    if config.training.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-        value.enable_gradient_checkpointing()
-    recipe = Ppo(
-        ActorCritic(model.network, value.network),
-        *(prepared.examples, prepared.train_rows, prepared.held_out_rows),
-        config=config,
-        encoder=prepared.encoder,
-        reward=open_reward(config.reward.source, accelerator.device),
-        reference=reference,
-        texts=texts,
-        device=accelerator.device,
-    )
+    # All that the user gave first: a folder is only taken when nothing of it stands in the way.
+    parts = open_ppo(config, source, open_reward, accelerator.device)
+    count = parts.prepared.count
+    if accelerator.is_main_process and (count.dropped or count.cut):
+        say(f"{config.data.path}: {count.told()}")
 
     def tune(folder: Path) -> Outcome:
         run = run_name(settings)
-        return train(recipe, config.training, seed=config.seed, run=run, folder=folder, accelerator=accelerator)
+        return train(parts.recipe, config.training, seed=config.seed, run=run, folder=folder, accelerator=accelerator)
 
     def export(folder: Path, outcome: Outcome) -> dict[str, Any]:
         exported = "lora" if config.lora.rank else "model"
-        of_policy = outcome.weights[: len(trainable(model.network))]
-        write_whole(folder / exported, lambda place: model.export(place, of_policy))
-        return {**_told(prepared, texts), "exported": exported, "figures": lasting(outcome)}
+        of_policy = outcome.weights[: len(trainable(parts.policy.network))]
+        write_whole(folder / exported, lambda place: parts.policy.export(place, of_policy))
+        return {**parts.told(), "exported": exported, "figures": lasting(outcome)}
 
     return work_in(config, settings, accelerator, train=tune, export=export)
+
+
+@dataclass(frozen=True)
+class PpoParts:
+    """What a run is put together from."""
+
+    policy: CausalLM
+    prepared: Prepared
+    texts: list[Tokens]
+    recipe: Ppo
+
+    def told(self) -> dict[str, Any]:
+        """What the manifest says of the data."""
+        return {
+            "examples": len(self.prepared.train_rows),
+            "held_out_examples": len(self.prepared.held_out_rows),
+            "left_out": dict(sorted(self.prepared.count.dropped.items())),
+            "cut": self.prepared.count.cut,
+            "texts": len(self.texts),
+        }
+
+
+def open_ppo(config: PpoConfig, source: TextSource, open_reward: OpenReward, device: torch.device) -> PpoParts:
+    """Prompts, texts, policy, reference, value model and reward.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    policy = open_model(config, device)
+    assert isinstance(policy, CausalLM), "ppo trains a language model"
+    prepared = prepare(config, source, policy.tokenizer, policy.context)
+    texts = plain_texts(config, prepared.encoder, policy.context)
+    value = open_value(config, policy, device)
+    reference = policy.reference()
+    if config.training.gradient_checkpointing:
+        policy.enable_gradient_checkpointing()
+        value.enable_gradient_checkpointing()
+    recipe = Ppo(
+        ActorCritic(policy.network, value.network),
+        *(prepared.examples, prepared.train_rows, prepared.held_out_rows),
+        config=config,
+        encoder=prepared.encoder,
+        reward=open_reward(config.reward.source, device),
+        reference=reference,
+        texts=texts,
+        device=device,
+    )
+    return PpoParts(policy, prepared, texts, recipe)
 
 
 def open_value(config: PpoConfig, policy: CausalLM, device: torch.device) -> RewardModel:
@@ -117,13 +149,3 @@ def plain_texts(config: PpoConfig, encoder: Encoder, context: int | None) -> lis
     if not found:
         raise UserError(f"ptx.path: {config.ptx.path}: no text left ({count.told()})")
     return [example.answers[0] for example in found]
-
-
-def _told(prepared: Prepared, texts: list[Tokens]) -> dict[str, Any]:
-    return {
-        "examples": len(prepared.train_rows),
-        "held_out_examples": len(prepared.held_out_rows),
-        "left_out": dict(sorted(prepared.count.dropped.items())),
-        "cut": prepared.count.cut,
-        "texts": len(texts),
-    }
