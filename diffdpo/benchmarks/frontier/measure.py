@@ -10,8 +10,7 @@ import torch
 from diffdpo.data.text.batch import pad
 from diffdpo.data.text.tokens import Encoder, Tokens
 from diffdpo.models.text.causal_lm import CausalLM
-from diffdpo.models.text.generation import Answer, Decoding, answer_text, generate
-from diffdpo.objectives.draws import derived_seed
+from diffdpo.models.text.generation import Answer, Decoding, answer_seed, answer_text, generate
 
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """Prompts and answers to scores."""
@@ -52,7 +51,7 @@ def draw(
     encoder = Encoder.of(policy.tokenizer, policy.path)
     asked = [prompt for prompt in prompts for _ in range(draws)]
     ids = [encoder.prompt(policy.path, prompt) for prompt in asked]
-    seeds = [derived_seed("measured", seed, prompt, d) for prompt in prompts for d in range(draws)]
+    seeds = [answer_seed("measured", seed, prompt, d) for prompt in prompts for d in range(draws)]
     how = Decoding(max_tokens, batch_size=BATCH)
     answers = generate(policy.lm, ids, seeds, how, end=encoder.end, filler=encoder.pad)
     texts = [answer_text(policy.tokenizer, own, answer.ids) for own, answer in zip(ids, answers, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def markdown(found: Sequence[Point]) -> Iterator[str]:
 def comma_separated(found: Sequence[Point]) -> str:
     """The same as CSV, with the ends of the intervals in columns of their own."""
     text = io.StringIO()
-    rows = [_row(one) for one in found]
+    rows = [row(one) for one in found]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -113,12 +113,13 @@ def spelled(found: Estimate, digits: int = 2) -> str:
     return f"{found.mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _row(one: Point) -> Mapping[str, Any]:
-    row: dict[str, Any] = {"method": one.method, "setting": one.setting, "seeds": one.seeds}
-    for name, found in (("reward", one.reward), ("kl", one.kl), ("perplexity", one.perplexity)):
-        ends = ("", "", "") if found is None else (found.mean, found.interval.low, found.interval.high)
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
-    return {**row, "length": one.length, "ended": one.ended}
+def row(one: Point) -> dict[str, Any]:
+    """A point's figures by column; empty where there is none."""
+    found: dict[str, Any] = {"method": one.method, "setting": one.setting, "seeds": one.seeds}
+    for name, value in (("reward", one.reward), ("kl", one.kl), ("perplexity", one.perplexity)):
+        ends = ("", "", "") if value is None else (value.mean, value.interval.low, value.interval.high)
+        found |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+    return {**found, "length": one.length, "ended": one.ended}
 
 
 def _over_seeds(runs: Sequence[Measured], name: str) -> list[float]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffdpo.errors import UserError
 from diffdpo.models.text.loading import context_length
+from diffdpo.objectives.draws import derived_seed
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def generate(
     Args:
         lm: a causal language model of transformers.
         prompts: token ids, at least one each.
-        seeds: of the noise; see `objectives.draws.derived_seed`.
+        seeds: of the noise; see `answer_seed`.
         end: id of the token that ends an answer.
         filler: id that fills up a batch.
 
@@ -85,6 +86,11 @@ def generate(
             drawn = _Batch(lm, some, [seeds[place] for place in places], decoding, end, filler).drawn()
             answers.update(zip(places, drawn, strict=True))
     return [answers[place] for place in range(len(prompts))]
+
+
+def answer_seed(*parts: object) -> int:
+    """The seed of an answer, from all that is to tell it from others: a seed, its prompt, the number of the draw."""
+    return derived_seed("answer", *parts)
 
 
 def answer_text(tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]) -> str:

@@ -19,8 +19,7 @@ from diffdpo.errors import UserError
 from diffdpo.losses import AdaptiveKL, policy_loss, value_loss
 from diffdpo.models.text.actor_critic import ActorCritic
 from diffdpo.models.text.causal_lm import TokenLogps
-from diffdpo.models.text.generation import Answer, Decoding, answer_text, generate
-from diffdpo.objectives.draws import derived_seed
+from diffdpo.models.text.generation import Answer, Decoding, answer_seed, answer_text, generate
 from diffdpo.training.order import Order
 from diffdpo.training.text.ptx import TextStream
 from diffdpo.training.text.recipe import Places, TextRecipe
@@ -144,7 +143,7 @@ class Ppo(TextRecipe):
 
     def _drawn(self, numbers: Sequence[int], rows: Sequence[int], draws: Sequence[int]) -> list[Episode]:
         prompts = [self.examples[row].answers[0].ids for row in rows]
-        seeds = [derived_seed("answer", self.config.seed, row, draw) for row, draw in zip(rows, draws, strict=True)]
+        seeds = [answer_seed(self.config.seed, row, draw) for row, draw in zip(rows, draws, strict=True)]
         lm, end = self.network.policy.lm, self.encoder.end
         answers = generate(lm, prompts, seeds, self.decoding, end=end, filler=self.filler)
         scores = self._scores(rows, answers)
