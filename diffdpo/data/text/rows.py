@@ -55,7 +55,7 @@ def record_of(where: str, row: Mapping[str, Any]) -> Record:
         return _dialogue(where, row)
     if "text" in columns:
         return Document(where, _text(where, row, "text"))
-    if columns == {"prompt"}:  # beside others it rather lacks an answer
+    if "prompt" in columns:
         return Query(where, _prompt(where, row))
     there = ", ".join(map(str, row)) or "none"
     raise UserError(f"{where}: its columns are {there}; known: {'; '.join(SHAPES)}")
