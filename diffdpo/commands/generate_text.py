@@ -23,7 +23,9 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of a language model")
     group.add_argument("--text", action="store_true", help="a hub name is one of a language model")
     group.add_argument("--answers", type=int, default=1, metavar="N", help="answers to each prompt (default: 1)")
-    group.add_argument("--best-by", metavar="REWARD", help="keep the best of them alone: a reward model, or `words`")
+    kept = group.add_mutually_exclusive_group()
+    kept.add_argument("--best-by", metavar="REWARD", help="keep the best of them alone: a reward model, or `words`")
+    kept.add_argument("--rank-by", metavar="REWARD", help="write them as rankings, to train on")
     group.add_argument("--max-tokens", type=int, default=128, metavar="T", help="of an answer (default: 128)")
     group.add_argument("--temperature", type=float, default=1.0, metavar="X", help="0: the likeliest (default: 1)")
     group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="share of the nucleus (default: 1)")
@@ -43,25 +45,26 @@ def run_text(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.models.text.generation import Decoding
     from diffdpo.runs import check_claim
 
-    request = Request(args.answers, args.best_by is not None, args.seed)
+    reward = args.best_by or args.rank_by
+    request = Request(args.answers, "best" if args.best_by else "ranking" if args.rank_by else "all", args.seed)
     decoding = Decoding(args.max_tokens, args.temperature, args.top_p, args.batch_size)
-    if args.best_by is not None:
-        check_reward(args.best_by)
-    prompts, settings = read_queries(args.prompts), _settings(args)
+    if reward is not None:
+        check_reward(reward)
+    prompts, settings = read_queries(args.prompts), _settings(args, reward)
     inputs = [args.prompts] if Path(args.prompts).is_file() else []
     if args.dry_run:
         state = check_claim(args.out, "generate", lambda: folder_settings(prompts, request, settings))
-        n = len(prompts) * (1 if request.best else request.answers)
-        return {"dry_run": True, "text": True, "out": args.out, "answers": n, "state": state, "model": args.model}
-    writer = partial(_writer, args, decoding)
+        n = len(prompts) * request.rows
+        return {"dry_run": True, "text": True, "out": args.out, "lines": n, "state": state, "model": args.model}
+    writer = partial(_writer, args, decoding, reward)
     return {"text": True, **answer_folder(prompts, args.out, writer, request, settings, inputs=inputs)}
 
 
 def show_text(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
-        print(f"would write {result['answers']} answers of {result['model']} into {result['out']} ({result['state']})")
+        print(f"would write {result['lines']} lines with {result['model']} into {result['out']} ({result['state']})")
     else:
-        print(f"{result['answers']} answers in {result['out']}")
+        print(f"{result['lines']} lines in {result['out']}")
 
 
 def read_queries(path: str) -> list[Prompt]:
@@ -87,7 +90,7 @@ def read_queries(path: str) -> list[Prompt]:
     return [item.prompt for item in found if isinstance(item, Query)]
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, reward: str | None) -> dict[str, Any]:
     """All that decides an answer beside its prompt and its number."""
     from diffdpo.runs import content_hash
     from diffdpo.words.weights import resolve_model
@@ -98,13 +101,13 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     parts = {
         "model": content(resolve_model(args.model)),
         "lora": None if args.lora is None else content(args.lora),
-        "reward": None if args.best_by is None else content(args.best_by),
+        "reward": None if reward is None else content(reward),
     }
     names = ("max_tokens", "temperature", "top_p", "batch_size", "end_token", "precision")
     return {**parts, **{name: vars(args)[name] for name in names}}
 
 
-def _writer(args: argparse.Namespace, decoding: Decoding) -> Writer:
+def _writer(args: argparse.Namespace, decoding: Decoding, reward: str | None) -> Writer:
     from diffdpo.commands.rewards import open_reward
     from diffdpo.data.text.tokens import Encoder
     from diffdpo.devices import pick_device, pick_dtype
@@ -119,4 +122,4 @@ def _writer(args: argparse.Namespace, decoding: Decoding) -> Writer:
         merge_text_lora(model.lm, args.lora)
     model.lm.to(pick_dtype(args.precision, device))
     encoder = Encoder.of(model.tokenizer, args.model, args.end_token)
-    return Writer(model, encoder, decoding, open_reward(args.best_by, device) if args.best_by else None)
+    return Writer(model, encoder, decoding, open_reward(reward, device) if reward else None)

@@ -1,4 +1,4 @@
-"""Prompts to a folder of answers: drawn from a language model, or the best of several by a reward."""
+"""Prompts to a folder of answers: drawn from a language model, and picked or ranked by a reward."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffdpo.data.text.records import Prompt, prompt_text
 from diffdpo.errors import UserError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Reward = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
 """Prompts and answers to scores."""
 
+Keep = Literal["all", "best", "ranking"]
+
 SHARD = 256
 """Prompts of a file; what is drawn and written together."""
 _FILES = "answers-*.jsonl"
@@ -34,16 +36,23 @@ class Request:
 
     Attributes:
         answers: per prompt.
-        best: of `answers`, keep the one with the highest reward alone.
+        keep: all of them; the one with the highest reward; or all as a ranking by their rewards, to learn from.
     """
 
     answers: int = 1
-    best: bool = False
+    keep: Keep = "all"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.answers < 1:
             raise UserError(f"--answers {self.answers}: at least 1 for every prompt")
+        if self.keep == "ranking" and self.answers < 2:
+            raise UserError(f"--answers {self.answers}: a ranking needs at least 2")
+
+    @property
+    def rows(self) -> int:
+        """Lines per prompt."""
+        return self.answers if self.keep == "all" else 1
 
 
 def best(scores: Sequence[float]) -> int:
@@ -52,10 +61,23 @@ def best(scores: Sequence[float]) -> int:
     Raises:
         UserError: one is no number.
     """
-    wrong = next((score for score in scores if score != score), None)
-    if wrong is not None:
-        raise UserError(f"the reward gave {wrong} for an answer; a score must be a number")
-    return max(range(len(scores)), key=lambda place: (scores[place], -place))
+    return max(range(len(scores)), key=lambda place: (_number(scores[place]), -place))
+
+
+def ranks(scores: Sequence[float]) -> list[int]:
+    """1 for the highest score; equal ones share a rank.
+
+    Raises:
+        UserError: one is no number.
+    """
+    order = sorted({_number(score) for score in scores}, reverse=True)
+    return [order.index(score) + 1 for score in scores]
+
+
+def _number(score: float) -> float:
+    if score != score:
+        raise UserError(f"the reward gave {score} for an answer; a score must be a number")
+    return score
 
 
 def answer_folder(
@@ -66,8 +88,9 @@ def answer_folder(
     settings: Mapping[str, Any],
     inputs: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
-    """Write `answers-00000.jsonl` and so on, a line per answer: `prompt`, `completion`, `ended`, with a reward
-    `reward`. Started again it writes what is missing. The folder can be trained on, as demonstrations.
+    """Write `answers-00000.jsonl` and so on. A line is an answer: `prompt`, `completion`, `ended`, and `reward` where
+    there is one; or a ranking: `prompt`, `answers`, `ranks`. The folder can be trained on. Started again it writes what
+    is missing.
 
     Args:
         writer: opens the model; not called where nothing is missing.
@@ -80,8 +103,8 @@ def answer_folder(
     with claimed(out, "generate", folder_settings(prompts, request, settings), inputs, products=(_FILES,)) as run:
         if run.state != "complete":
             _write_missing(_numbered(prompts, request.answers), out, writer, request)
-            run.finish({"answers": len(prompts) * (1 if request.best else request.answers)})
-    return {"out": str(out), "answers": len(prompts) * (1 if request.best else request.answers)}
+            run.finish({"lines": len(prompts) * request.rows})
+    return {"out": str(out), "lines": len(prompts) * request.rows}
 
 
 def folder_settings(prompts: Sequence[Prompt], request: Request, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,12 +159,20 @@ def _write_missing(
             if not file.exists():
                 opened = opened or writer()
                 rows = opened([draw for draws in some for draw in draws], request.seed)
-                kept = list(_best_rows(rows, request.answers)) if request.best else rows
+                kept = _kept(rows, request)
                 write_bytes(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode())
             advance(len(some))
 
 
-def _best_rows(rows: Sequence[dict[str, Any]], n: int) -> Iterator[dict[str, Any]]:
-    for first in range(0, len(rows), n):
-        some = rows[first : first + n]
-        yield some[best([row["reward"] for row in some])]
+def _kept(rows: Sequence[dict[str, Any]], request: Request) -> Iterator[dict[str, Any]]:
+    if request.keep == "all":
+        yield from rows
+        return
+    for first in range(0, len(rows), request.answers):
+        some = rows[first : first + request.answers]
+        rewards = [row["reward"] for row in some]
+        if request.keep == "best":
+            yield some[best(rewards)]
+        else:
+            answers = [row["completion"] for row in some]
+            yield {"prompt": some[0]["prompt"], "answers": answers, "ranks": ranks(rewards)}

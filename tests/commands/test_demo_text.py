@@ -49,4 +49,4 @@ def test_the_table_has_a_line_per_point(capsys):
     demo_text.show({"points": points, "plot": "runs/demo-text/frontier.svg", "seconds": 600.4})
     printed = " ".join(capsys.readouterr().out.split())
     assert "ppo 3.40 (3.10 to 3.70) 9.80 2.100 best of n n 4 3.40 (3.10 to 3.70) 9.80 plot" in printed
-    assert "plot: runs/demo-text/frontier.svg   (600 s)" in printed
+    assert "plot: runs/demo-text/frontier.svg (600 s)" in printed

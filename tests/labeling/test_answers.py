@@ -12,7 +12,7 @@ from ppo_samples import write_inputs
 from diffdpo import cli
 from diffdpo.data.text.readers import open_text
 from diffdpo.errors import UserError
-from diffdpo.labeling.answers import best
+from diffdpo.labeling.answers import best, ranks
 from diffdpo.words.reward import reward
 
 
@@ -32,7 +32,7 @@ def lines(out: Path) -> list[dict]:
 
 def test_answers_are_records_and_functions_of_prompt_draw_and_seed(inputs, tmp_path, capsys):
     assert generate(inputs, tmp_path / "three", "--answers", "3", "--dry-run") == 0
-    assert "would write 72 answers" in capsys.readouterr().out
+    assert "would write 72 lines" in capsys.readouterr().out
     assert not (tmp_path / "three").exists()
     assert generate(inputs, tmp_path / "three", "--answers", "3") == 0
     assert generate(inputs, tmp_path / "one", "--batch-size", "5") == 0
@@ -74,16 +74,32 @@ def test_the_best_of_n_is_kept(inputs, tmp_path):
         assert row["completion"] in [one["completion"] for one in group]
 
 
+def test_a_ranking_can_be_learnt_from(inputs, tmp_path):
+    assert generate(inputs, tmp_path / "all", "--answers", "4") == 0
+    assert generate(inputs, tmp_path / "ranked", "--answers", "4", "--rank-by", "words") == 0
+    all_of_them, records = lines(tmp_path / "all"), open_text(tmp_path / "ranked").records
+    assert len(records) == 24
+    for place, record in enumerate(records):
+        group = all_of_them[4 * place : 4 * place + 4]
+        assert list(record.answers) == [one["completion"] for one in group]
+        values = [reward(one["prompt"] + one["completion"]) for one in group]
+        for one, rank in zip(values, record.ranks, strict=True):
+            assert rank == 1 + len({value for value in values if value > one})
+
+
 def test_the_best_is_the_first_of_equal_ones_and_no_number_is_refused():
     assert best([1.0, 3.0, 3.0, 2.0]) == 1
-    with pytest.raises(UserError, match="the reward gave nan"):
-        best([1.0, math.nan])
+    assert ranks([1.0, 3.0, 3.0, 2.0]) == [3, 1, 1, 2]
+    for function in (best, ranks):
+        with pytest.raises(UserError, match="the reward gave nan"):
+            function([1.0, math.nan])
 
 
 @pytest.mark.parametrize(
     ("further", "message"),
     [
         (["--answers", "0"], "--answers 0: at least 1"),
+        (["--rank-by", "words"], "--answers 1: a ranking needs at least 2"),
         (["--best-by", "wordz"], "unknown reward 'wordz'"),
         (["--top-p", "0"], "top_p: must lie in (0, 1]"),
         (["--max-tokens", "200"], "more than the model's 96"),
