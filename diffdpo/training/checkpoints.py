@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -47,19 +47,6 @@ class Checkpoint:
         """The weights that are the run's result, whole and on the CPU: their average, where one is kept."""
         pieces = self.tensors["average" if self.tensors["average"].names() else "weights"]
         return [pieces.read(name) for name in pieces.names()]
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """A recipe with a state beside its weights."""
-
-    def state(self) -> dict[str, Any]:
-        """In JSON values: what a checkpoint keeps."""
-        ...
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's."""
-        ...
 
 
 def save(

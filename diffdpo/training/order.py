@@ -5,33 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import torch
 
 from diffdpo.objectives.draws import derived_seed
-
-
-class Ordering(Protocol):
-    """Which examples a step sees."""
-
-    @property
-    def batch(self) -> int:
-        """Examples per step, over all processes and micro-steps."""
-        ...
-
-    def at(self, step: int) -> list[tuple[int, int]]:
-        """The (example, epoch) of every place of the step's batch; a function of the step alone."""
-        ...
-
-
-@runtime_checkable
-class Ordered(Protocol):
-    """A recipe whose examples come in an order of its own."""
-
-    def order(self, batch: int) -> Ordering:
-        """Called once; `batch` examples per step, over all processes and micro-steps."""
-        ...
 
 
 @dataclass(frozen=True)
