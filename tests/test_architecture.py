@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "recipes": set(),
     "commands": {
+        "losses",
         "labeling",
         "training",
         "benchmarks",

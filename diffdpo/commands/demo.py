@@ -1,4 +1,7 @@
-"""`diffdpo demo`: the whole loop on the built-in micro world, as the five ordinary commands that it prints."""
+"""`diffdpo demo`: the whole loop on the built-in micro world, as the five ordinary commands that it prints.
+
+`diffdpo demo text` is the text world's, see `demo_text`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from diffdpo.recipes import shipped_config
 from diffdpo.runs import check_claim, claimed, write_bytes
 from diffdpo.shapes.weights import GUIDANCE, STEPS
 
-HELP = "label, tune, measure and report on the built-in micro world, in minutes on a CPU"
+HELP = "tune and measure on the built-in micro world, or with `text` on the text world, in minutes on a CPU"
 
 PROMPTS = 300
 CANDIDATES = 6
@@ -25,19 +28,26 @@ LABELER = "shapes-hpsv2"
 JUDGE = "shapes-pickscore"
 MAX_SEED = 2**31
 """Of a training run."""
+FOLDERS = {"images": "runs/demo", "text": "runs/demo-text"}
+"""Of each world's demo."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="default: runs/demo")
+    parser.add_argument("world", nargs="?", choices=tuple(FOLDERS), default="images", help="default: images")
+    parser.add_argument("--out", metavar="DIR", help="default: runs/demo, of `text` runs/demo-text")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of labelling and training (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
-    out = Path(args.out)
+    out = Path(args.out or FOLDERS[args.world])
     if not 0 <= args.seed <= MAX_SEED:
         raise UserError(f"--seed {args.seed}: must be between 0 and {MAX_SEED}")
+    if args.world == "text":
+        from diffdpo.commands.demo_text import run_text_demo
+
+        return run_text_demo(out, args.seed, dry_run=args.dry_run)
     steps = commands(out, args.seed)
     settings = {"seed": args.seed, "prompts": PROMPTS, "candidates": CANDIDATES}
     if args.dry_run:
@@ -45,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return {"dry_run": True, "commands": [shlex.join(["diffdpo", *step]) for step in steps]}
     with claimed(out, "demo", settings, products=("prompts.txt",)) as run:
         write_prompts(out / "prompts.txt", args.seed)
-        results = [_call(number, len(steps), step) for number, step in enumerate(steps, 1)]
+        results = [call(number, len(steps), step) for number, step in enumerate(steps, 1)]
         figures = _figures(out)
         run.finish(figures)
     return {**figures, "seconds": round(time.monotonic() - began, 1), "report": results[-1]["report"]}
@@ -54,6 +64,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print("\n".join(result["commands"]))
+        return
+    if result.get("world") == "text":
+        from diffdpo.commands import demo_text
+
+        demo_text.show(result)
         return
     gain = result["exact_after"] - result["exact_before"]
     low, high = result["exact_gain_ci"]
@@ -93,7 +108,7 @@ def write_prompts(path: Path, seed: int) -> None:
     write_bytes(path, ("\n".join(captions) + "\n").encode())
 
 
-def _call(number: int, of: int, argv: list[str]) -> dict[str, Any]:
+def call(number: int, of: int, argv: list[str]) -> dict[str, Any]:
     """Run one command line in this process."""
     say(f"\n[{number}/{of}] {shlex.join(['diffdpo', *argv])}")
     module = importlib.import_module(f"diffdpo.commands.{argv[0]}")

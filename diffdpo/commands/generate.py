@@ -1,19 +1,22 @@
-"""`diffdpo generate`: one image per prompt, into a folder."""
+"""`diffdpo generate`: one image per prompt, into a folder; of a language model answers, see `generate_text`."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from diffdpo.commands.generate_text import add_text_arguments, is_text, run_text, show_text
+
 if TYPE_CHECKING:
     from diffdpo.labeling.generate import ModelImages
     from diffdpo.models.sampling import Sampling
 
-HELP = "make one image per prompt"
+HELP = "make one image per prompt, or answers with a language model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
+    add_text_arguments(parser)
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.labeling.generate import generate_folder, generate_settings
     from diffdpo.runs import check_claim
 
+    if is_text(args):
+        return run_text(args)
     prompts = read_prompts(args.prompts, keep_duplicates=True)
     source = make_source(args, sampling_of(args))
     if args.dry_run:
@@ -68,7 +73,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    if result.get("dry_run"):
+    if result.get("text"):
+        show_text(result)
+    elif result.get("dry_run"):
         print(f"would make {result['images']} images in {result['out']} ({result['state']})")
         print(f"model: {result['model']}")
         print(spell_memory(result["memory_gb"]))

@@ -63,6 +63,10 @@ def show(result: dict[str, Any]) -> None:
     accuracy = figures.get("accuracy", figures.get("rewards/accuracies"))
     told = "" if accuracy is None else f", training accuracy {accuracy:.1%}"
     print(f"loss {figures['loss']:.4f}{told}")
+    if "eval/reward" in figures:
+        reward, kl = figures["eval/reward"], figures["eval/kl"]
+        print(f"held-out reward {reward:.4g} at a KL of {kl:.3g} nats to the reference, on {held_out} {unit}")
+        return
     if "eval/accuracy" in figures:
         print(f"held-out accuracy {figures['eval/accuracy']:.1%} on {held_out} {unit}")
     elif "eval/perplexity" in figures:
@@ -125,37 +129,9 @@ def _plan(config: ImageConfig | ScorerConfig | TextConfig) -> dict[str, Any]:
 
 
 def _run_text(config: TextConfig, *, dry_run: bool) -> dict[str, Any]:
-    if dry_run:
-        return _plan_text(config)
-    from diffdpo.training.text.runner import run_text
+    from diffdpo.commands.train_text import plan_text, train_text
 
-    return {"output": config.output, **run_text(config)}
-
-
-def _plan_text(config: TextConfig) -> dict[str, Any]:
-    from diffdpo.data.text.readers import open_text
-    from diffdpo.models.memory.weights import language_model_memory_gb
-    from diffdpo.models.text.loading import load_context, load_tokenizer
-    from diffdpo.runs import check_claim
-    from diffdpo.training.text.prepare import prepare
-    from diffdpo.training.text.runner import text_settings
-
-    source = open_text(config.data.path, config.data.split)
-    prepared = prepare(config, source, load_tokenizer(config.model.path), load_context(config.model.path))
-    check_claim(config.output, "train", lambda: text_settings(config, source))
-    return {
-        **_plan(config),
-        "examples": len(prepared.train_rows),
-        "held_out_examples": len(prepared.held_out_rows),
-        "records": prepared.count.told(),
-        "longest": max(len(answer.ids) for example in prepared.examples for answer in example.answers),
-        "memory_gb": language_model_memory_gb(
-            config.model.path,
-            config.lora.rank,
-            ema=config.training.ema is not None,
-            copy=config.model.reference == "copy",
-        ),
-    }
+    return {**_plan(config), **plan_text(config)} if dry_run else {"output": config.output, **train_text(config)}
 
 
 def _run_scorer(config: ScorerConfig, *, dry_run: bool) -> dict[str, Any]:

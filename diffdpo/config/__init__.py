@@ -21,11 +21,13 @@ from diffdpo.config.image import (
     SftConfig,
     SftLossConfig,
 )
+from diffdpo.config.ppo import PpoLossConfig, PtxConfig, RewardSourceConfig, RolloutConfig
 from diffdpo.config.scorer import JudgementsConfig, ScorerConfig, ScorerLossConfig, ScorerModelConfig
 from diffdpo.config.shared import LoraConfig, TrainingConfig
 from diffdpo.config.strict import apply, build, read_yaml
 from diffdpo.config.text import (
     TEXT_METHODS,
+    PpoConfig,
     RewardConfig,
     RewardLossConfig,
     TextConfig,
@@ -57,8 +59,13 @@ __all__ = [
     "MapoConfig",
     "MapoLossConfig",
     "ModelConfig",
+    "PpoConfig",
+    "PpoLossConfig",
+    "PtxConfig",
     "RewardConfig",
     "RewardLossConfig",
+    "RewardSourceConfig",
+    "RolloutConfig",
     "SamplesConfig",
     "ScorerConfig",
     "ScorerLossConfig",

@@ -36,6 +36,7 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     log_every: int = 10
     evaluate_every: int = 100
+    adam_eps = 1e-8  # of AdamW, where a method has no key for it
 
     def __post_init__(self) -> None:
         for name in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from diffdpo.config.ppo import PpoLossConfig, PpoTrainingConfig, PtxConfig, RewardSourceConfig, RolloutConfig
 from diffdpo.config.shared import LoraConfig, TrainingConfig
 from diffdpo.config.strict import in_range
 from diffdpo.errors import UserError
@@ -129,6 +130,13 @@ class RewardLossConfig:
 
 
 @dataclass(frozen=True)
+class PpoModelConfig(TextModelConfig):
+    value: str | None = None
+    """Where the value model starts: a reward model's folder, or a language model, which gets a fresh head. None is the
+    reward model of `reward.source`; where that is a program, `path`."""
+
+
+@dataclass(frozen=True)
 class TextConfig:
     """What the methods that tune a language model share."""
 
@@ -137,7 +145,7 @@ class TextConfig:
     model: TextModelConfig
     data: TextDataConfig
     training: TrainingConfig
-    loss: TextDpoLossConfig | TextKtoLossConfig | TextSftLossConfig | RewardLossConfig
+    loss: TextDpoLossConfig | TextKtoLossConfig | TextSftLossConfig | RewardLossConfig | PpoLossConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
     modality: Literal["text"] = "text"
     method: str = ""
@@ -202,9 +210,37 @@ class RewardConfig(TextConfig):
     method: Literal["reward"] = "reward"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PpoConfig(TextConfig):
+    """`method: ppo`: PPO on whole answers (Ouyang et al. 2022), with `ptx.path` PPO-ptx. `data` holds prompts."""
+
+    model: PpoModelConfig
+    reward: RewardSourceConfig
+    training: PpoTrainingConfig
+    loss: PpoLossConfig = field(default_factory=PpoLossConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    ptx: PtxConfig = field(default_factory=PtxConfig)
+    method: Literal["ppo"] = "ppo"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model.reference == "cached":
+            raise UserError(
+                "model.reference: ppo draws its answers while it trains, which no cache holds; say adapter or copy"
+            )
+        if self.data.packing:
+            raise UserError("data.packing: ppo has one answer per prompt, so there is nothing to share; leave it out")
+        if self.training.checkpoint_every % self.rollout.steps:
+            raise UserError(
+                f"training.checkpoint_every: must be a multiple of {self.rollout.steps} (rollout.epochs times "
+                "rollout.minibatches): a run goes on with a fresh rollout"
+            )
+
+
 TEXT_METHODS: dict[str, type[TextConfig]] = {
     "sft": TextSftConfig,
     "reward": RewardConfig,
     "dpo": TextDpoConfig,
     "kto": TextKtoConfig,
+    "ppo": PpoConfig,
 }

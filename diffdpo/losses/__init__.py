@@ -7,7 +7,16 @@ Text has them exactly; diffusion bounds them by denoising errors (`denoising`). 
 from diffdpo.losses.denoising import denoising_error, diffusion_dpo_loss, log_ratio_from_errors, winner_safeguard
 from diffdpo.losses.kto import KTO_KINDS, kto_loss, kto_reference_point
 from diffdpo.losses.mapo import mapo_loss, mapo_score
-from diffdpo.losses.policy import AdaptiveKL, generalized_advantage, policy_loss, shaped_rewards, value_loss
+from diffdpo.losses.policy import (
+    AdaptiveKL,
+    best_of_n_kl,
+    ended_scores,
+    generalized_advantage,
+    policy_loss,
+    shaped_rewards,
+    value_loss,
+    whiten,
+)
 from diffdpo.losses.preference import KINDS, PreferenceOutput, preference_loss
 from diffdpo.losses.ranking import ranking_loss, soft_label_loss
 from diffdpo.losses.reference_free import orpo_loss, simpo_loss
@@ -19,8 +28,10 @@ __all__ = [
     "MARGIN_CAP",
     "AdaptiveKL",
     "PreferenceOutput",
+    "best_of_n_kl",
     "denoising_error",
     "diffusion_dpo_loss",
+    "ended_scores",
     "generalized_advantage",
     "kto_loss",
     "kto_reference_point",
@@ -36,5 +47,6 @@ __all__ = [
     "simpo_loss",
     "soft_label_loss",
     "value_loss",
+    "whiten",
     "winner_safeguard",
 ]

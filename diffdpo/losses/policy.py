@@ -6,8 +6,16 @@ mean is over real tokens. Schulman et al. 2017 (PPO), Stiennon et al. 2020, Ouya
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def ended_scores(score: Tensor, ended: Tensor, penalty: float) -> Tensor:
+    """The scores of the answers that came to their end, and a fixed one of those that did not (Stiennon et al. 2020,
+    appendix B): [B] float, [B] bool -> [B]."""
+    return torch.where(ended, score, torch.full_like(score, penalty))
 
 
 def shaped_rewards(score: Tensor, logps: Tensor, ref_logps: Tensor, mask: Tensor, *, kl_coef: float) -> Tensor:
@@ -46,6 +54,13 @@ def generalized_advantage(
     return advantages, (advantages + values).masked_fill(~mask, 0.0)
 
 
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """(x - mean) / sqrt(var + 1e-8) over all real tokens, [B, T], 0 where masked (Ziegler et al. 2019)."""
+    real = x[mask]
+    white = (x - real.mean()) / (real.var(unbiased=False) + 1e-8).sqrt()
+    return white.masked_fill(~mask, 0.0)
+
+
 def policy_loss(logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, *, clip: float = 0.2) -> Tensor:
     """PPO's clipped surrogate, negated (Schulman et al. 2017, eq. 7): a scalar, mean over real tokens."""
     ratio = (logps - old_logps).masked_fill(~mask, 0.0).exp()
@@ -58,6 +73,12 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     losses = torch.maximum((values - returns).square(), (clipped - returns).square())
     return 0.5 * _masked_mean(losses, mask)
+
+
+def best_of_n_kl(n: int) -> float:
+    """log n - (n - 1) / n: the KL in nats that picking the best of n answers costs at most (Stiennon et al. 2020,
+    appendix G; exactly that where no two answers tie, Beirami et al. 2024)."""
+    return math.log(n) - (n - 1) / n
 
 
 class AdaptiveKL:

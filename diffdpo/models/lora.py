@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffdpo.errors import UserError
+
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """A UNet's layers that get an adapter: all attention projections, self and cross."""
 
@@ -109,6 +111,20 @@ def base_state(network: Any) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def merge_text_lora(network: Any, folder: str) -> None:
+    """Add an adapter, as `save_text_lora` writes it, into the weights of a language model.
+
+    Raises:
+        UserError: none is there, or it is not one of this model.
+    """
+    from peft import PeftModel
+
+    try:
+        PeftModel.from_pretrained(network, folder).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{folder}: no LoRA of this language model ({' '.join(str(error).split())[:160]})") from None
+
+
 def merged_state(network: Any) -> dict[str, Tensor]:
     """The network's tensors with the adapter added, W + alpha / r * up @ down (Hu et al. 2021), computed in float32.
 

@@ -34,7 +34,7 @@ from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import make_order
 from diffdpo.training.processes import prepare
-from diffdpo.training.protocols import Announced, Bucketed, Recipe, Watch
+from diffdpo.training.protocols import Announced, Bucketed, Ordered, Ordering, Recipe, Stateful, Watch
 from diffdpo.training.sharding import copy_parts, gather_anew, gathered, local, put_back, whole
 from diffdpo.training.shares import check_step
 from diffdpo.training.window import Window
@@ -101,7 +101,9 @@ class _Training:
         self.average = None if config.ema is None else WeightAverage(self.parameters, config.ema)
         self.share = config.batch_size * accelerator.num_processes
         buckets = recipe.buckets if isinstance(recipe, Bucketed) else None
-        self.order = make_order(recipe.n_examples, buckets, self.share * config.accumulation, self.share, seed)
+        batch = self.share * config.accumulation
+        own = recipe.order(batch) if isinstance(recipe, Ordered) else None
+        self.order: Ordering = own or make_order(recipe.n_examples, buckets, batch, self.share, seed)
         self.figures: dict[str, float] = {}
         longest_row = LONGEST_ROW if accelerator.scaler is None else LONGEST_ROW_FP16
         self.skips = Skips(min(longest_row, config.steps))
@@ -241,6 +243,7 @@ class _Training:
                 "global_batch": self.order.batch,
                 "figures": self.figures,
                 "skipped": {"total": self.skips.total, "in_a_row": self.skips.in_a_row},
+                **({"recipe": self.recipe.state()} if isinstance(self.recipe, Stateful) else {}),
             },
             keep=self.config.keep_checkpoints,
             accelerator=self.accelerator,
@@ -274,6 +277,8 @@ class _Training:
         for name, average in checkpoints.numbered(self.average.weights if self.average else []).items():
             tensors["average"].read_into(average, name)
         optimizer_state.restore(self.optimizer.optimizer, tensors["optimizer"], state.get("optimizer", {}))
+        if isinstance(self.recipe, Stateful):
+            self.recipe.restore(state["recipe"])
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 

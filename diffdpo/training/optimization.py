@@ -63,7 +63,7 @@ def make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> torc
                 groups, lr=config.learning_rate
             )
             return made
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, eps=config.adam_eps, fused=True)
 
 
 class WeightAverage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -56,4 +56,39 @@ class Bucketed(Protocol):
     @property
     def buckets(self) -> Sequence[Hashable] | None:
         """Of every example; only those of one bucket are put into a micro-step. None where all may be."""
+        ...
+
+
+class Ordering(Protocol):
+    """Which examples a step sees."""
+
+    @property
+    def batch(self) -> int:
+        """Examples per step, over all processes and micro-steps."""
+        ...
+
+    def at(self, step: int) -> list[tuple[int, int]]:
+        """The (example, epoch) of every place of the step's batch; a function of the step alone."""
+        ...
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A recipe whose examples come in an order of its own."""
+
+    def order(self, batch: int) -> Ordering:
+        """Called once; `batch` examples per step, over all processes and micro-steps."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A recipe with a state beside its weights."""
+
+    def state(self) -> dict[str, Any]:
+        """In JSON values: what a checkpoint keeps."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's."""
         ...

@@ -73,7 +73,7 @@ def test_prompts_are_train_captions_without_repeats(tmp_path):
 @pytest.mark.parametrize("seed", [-1, 2**31 + 1])
 def test_a_seed_that_training_would_refuse_is_refused_at_once(tmp_path, seed):
     with pytest.raises(UserError, match=f"--seed {seed}: must be between 0 and 2147483648"):
-        demo.run(argparse.Namespace(out=str(tmp_path / "out"), seed=seed, dry_run=False))
+        demo.run(argparse.Namespace(world="images", out=str(tmp_path / "out"), seed=seed, dry_run=False))
     assert not (tmp_path / "out").exists()
 
 
@@ -93,9 +93,9 @@ def test_the_folder_is_complete_at_the_end_and_not_before(tmp_path, monkeypatch)
         (tmp_path / "out" / "report" / "report.json").write_text(json.dumps(REPORT))
         return {"report": "r"}
 
-    monkeypatch.setattr(demo, "_call", step)
-    found = demo.run(argparse.Namespace(out=str(tmp_path / "out"), seed=0, dry_run=False))
+    monkeypatch.setattr(demo, "call", step)
+    found = demo.run(argparse.Namespace(world="images", out=str(tmp_path / "out"), seed=0, dry_run=False))
     assert found["captions"] == 320
     assert is_complete(tmp_path / "out")
     with pytest.raises(UserError, match="seed: there 0, now 1"):
-        demo.run(argparse.Namespace(out=str(tmp_path / "out"), seed=1, dry_run=True))
+        demo.run(argparse.Namespace(world="images", out=str(tmp_path / "out"), seed=1, dry_run=True))

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from diffdpo.losses import AdaptiveKL, generalized_advantage, policy_loss, shaped_rewards, value_loss
+from diffdpo.losses import (
+    AdaptiveKL,
+    best_of_n_kl,
+    ended_scores,
+    generalized_advantage,
+    policy_loss,
+    shaped_rewards,
+    value_loss,
+    whiten,
+)
 
 MASK = torch.tensor([[True, True, True, False], [True, True, False, False]])
 
@@ -67,3 +76,26 @@ def test_masked_infinities_do_no_harm():
     loss.backward()
     assert loss.isfinite()
     assert logps.grad.isfinite().all()
+
+
+def test_whitened_values_have_mean_0_and_variance_1_over_real_tokens():
+    values = torch.tensor([[1.0, 2.0, 6.0, 99.0], [3.0, -7.0, 99.0, math.inf]])
+    real = [1.0, 2.0, 6.0, 3.0, -7.0]
+    deviation = math.sqrt(sum((x - 1.0) ** 2 for x in real) / 5 + 1e-8)
+    white = whiten(values, MASK)
+    assert white[MASK].tolist() == pytest.approx([(x - 1.0) / deviation for x in real])
+    assert white[~MASK].tolist() == [0, 0, 0]
+    assert whiten(torch.full((1, 2), 3.0), torch.ones(1, 2, dtype=torch.bool)).tolist() == [[0, 0]]
+
+
+def test_an_answer_without_an_end_has_the_fixed_score():
+    found = ended_scores(torch.tensor([2.0, 5.0]), torch.tensor([True, False]), -1.0)
+    assert found.tolist() == [2.0, -1.0]
+
+
+def test_the_kl_of_the_best_of_n_is_that_of_the_highest_of_n_uniform_draws():
+    """Its density is n u^(n - 1): the KL to the uniform one, by integration."""
+    for n in (1, 2, 16):
+        u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+        density = n * u ** (n - 1)
+        assert best_of_n_kl(n) == pytest.approx((density * density.log()).mean().item(), abs=1e-4)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diffdpo.data.text.purposes import Item, Purpose, items
-from diffdpo.data.text.records import Dialogue, Document, Record, prompt_text
+from diffdpo.data.text.records import Dialogue, Document, Prompt, Query, Record, prompt_text
 from diffdpo.data.text.tokens import Encoder, Tokens
 
 Truncation = Literal["drop", "keep_end", "keep_start"]
@@ -29,12 +29,14 @@ class Example:
         where: the file and the row it is from.
         prompt: as text; all examples of one prompt are held out together.
         ranks: one per answer, 1 is best. Of a pair the chosen answer stands first.
+        query: of a prompt that is yet to be answered, the prompt as it was given; its one answer has no tokens.
     """
 
     where: str
     prompt: str
     answers: tuple[Tokens, ...]
     ranks: tuple[int, ...]
+    query: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ def _fitted(item: Item, encoder: Encoder, limits: Limits, count: Count) -> Itera
         for piece in _windows(encoder.document(item.text), limits.max_length):
             yield Example(item.where, item.text, (piece,), (1,))
         return
+    if isinstance(item, Query):
+        yield from _asked(item, encoder, limits, count)
+        return
     if isinstance(item, Dialogue):
         whole = [encoder.dialogue(item.where, item.turns)]
         prompt, ranks = prompt_text(item.turns), _ONE
@@ -106,6 +111,18 @@ def _fitted(item: Item, encoder: Encoder, limits: Limits, count: Count) -> Itera
         count.dropped[NOTHING_LEFT] += 1
     elif fitted:
         yield Example(item.where, prompt, tuple(fitted), ranks)
+
+
+def _asked(query: Query, encoder: Encoder, limits: Limits, count: Count) -> Iterator[Example]:
+    ids = tuple(encoder.prompt(query.where, query.prompt))
+    room = limits.max_prompt_length or limits.max_length
+    if len(ids) > room:
+        if limits.truncation == "drop":
+            count.dropped[LONG_PROMPT] += 1
+            return
+        count.cut += 1
+        ids = ids[-room:] if limits.truncation == "keep_end" else ids[:room]
+    yield Example(query.where, prompt_text(query.prompt), (Tokens(ids, (False,) * len(ids)),), _ONE, query=query.prompt)
 
 
 def _fits(sequences: Sequence[Tokens], limits: Limits) -> bool:

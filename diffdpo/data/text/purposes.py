@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from diffdpo.data.text.records import Demonstration, Dialogue, Document, Prompt, Ranking, Record, Verdict
+from diffdpo.data.text.records import Demonstration, Dialogue, Document, Prompt, Query, Ranking, Record, Verdict
 from diffdpo.errors import UserError
 
-Purpose = Literal["demonstrations", "pairs", "rankings", "verdicts"]
+Purpose = Literal["demonstrations", "pairs", "rankings", "verdicts", "prompts", "texts"]
 
 EMPTY = "an empty answer"
 EQUAL = "chosen equal to rejected"
 TIED = "all answers tied"
+EMPTY_PROMPT = "an empty prompt"
+EMPTY_TEXT = "an empty text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Answers:
     ranks: tuple[int, ...]
 
 
-Item = Answers | Dialogue | Document
+Item = Answers | Dialogue | Document | Query
 
 
 def items(record: Record, purpose: Purpose, dropped: Counter[str]) -> Iterator[Item]:
@@ -58,6 +60,29 @@ def _demonstrations(record: Record, dropped: Counter[str]) -> Iterator[Item]:
         case Ranking():
             best = record.answers[record.ranks.index(min(record.ranks))]
             yield from _unless_empty(Answers(record.where, record.prompt, (best,), (1,)), dropped)
+        case Query():
+            raise _unfit(record, "answers: prompt and completion, messages, or text")
+
+
+def _prompts(record: Record, dropped: Counter[str]) -> Iterator[Item]:
+    """The prompt of whatever has one, to be answered by the model; of a dialogue what comes before its last answer."""
+    match record:
+        case Document():
+            raise _unfit(record, "prompts")
+        case Dialogue():
+            last = max(place for place, turn in enumerate(record.turns) if turn.role == "assistant")
+            prompt: Prompt = record.turns[:last]
+        case _:
+            prompt = record.prompt
+    empty = not (prompt.strip() if isinstance(prompt, str) else prompt)
+    yield from _drop(dropped, EMPTY_PROMPT) if empty else [Query(record.where, prompt)]
+
+
+def _texts(record: Record, dropped: Counter[str]) -> Iterator[Item]:
+    """Plain text alone."""
+    if not isinstance(record, Document):
+        raise _unfit(record, "plain text: text")
+    yield from [record] if record.text.strip() else _drop(dropped, EMPTY_TEXT)
 
 
 def _pairs(record: Record, dropped: Counter[str]) -> Iterator[Item]:
@@ -117,4 +142,6 @@ _TAKE: dict[Purpose, Callable[[Record, Counter[str]], Iterator[Item]]] = {
     "pairs": _pairs,
     "rankings": _rankings,
     "verdicts": _verdicts,
+    "prompts": _prompts,
+    "texts": _texts,
 }

@@ -68,7 +68,15 @@ class Document:
     text: str
 
 
-Record = Ranking | Demonstration | Verdict | Dialogue | Document
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A prompt alone, to be answered."""
+
+    where: str
+    prompt: Prompt
+
+
+Record = Ranking | Demonstration | Verdict | Dialogue | Document | Query
 
 
 def pair(where: str, prompt: Prompt, chosen: str, rejected: str) -> Ranking:

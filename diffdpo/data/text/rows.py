@@ -11,6 +11,7 @@ from diffdpo.data.text.records import (
     Dialogue,
     Document,
     Prompt,
+    Query,
     Ranking,
     Record,
     Turn,
@@ -27,6 +28,7 @@ SHAPES = (
     "prompt, completion, label",
     "messages",
     "text",
+    "prompt",
 )
 """The columns that a row may have, for messages."""
 
@@ -53,6 +55,8 @@ def record_of(where: str, row: Mapping[str, Any]) -> Record:
         return _dialogue(where, row)
     if "text" in columns:
         return Document(where, _text(where, row, "text"))
+    if "prompt" in columns:
+        return Query(where, _prompt(where, row))
     there = ", ".join(map(str, row)) or "none"
     raise UserError(f"{where}: its columns are {there}; known: {'; '.join(SHAPES)}")
 

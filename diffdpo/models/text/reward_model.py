@@ -106,6 +106,22 @@ class RewardModel:
         """Raise UserError if the network cannot take a `PackedBatch`."""
         refuse_unpackable(self.path, self.network.backbone)
 
+    @torch.no_grad()
+    def scores(self, sequences: Sequence[Sequence[int]], filler: int, batch_size: int = 32) -> list[float]:
+        """The scores of whole sequences of token ids, end token included, in their order."""
+        found = [0.0] * len(sequences)
+        order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            rows = [torch.tensor(sequences[place]) for place in places]
+            ids, mask = (
+                nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=value).to(self.network.bias.device)
+                for some, value in ((rows, filler), ([torch.ones_like(row) for row in rows], 0))
+            )
+            for place, score in zip(places, self.network(ids, mask.bool()).tolist(), strict=True):
+                found[place] = score
+        return found
+
     def shift(self, by: float) -> None:
         """Move the zero of the scale: every score from now on is `by` higher."""
         self.network.bias += by

@@ -20,17 +20,22 @@ from diffdpo.training.text.sft import TextSft
 TextModel = CausalLM | RewardModel
 
 
-def open_model(config: TextConfig, device: torch.device) -> TextModel:
-    """The model to train. Frozen weights next to a LoRA take the half precision that is trained in, on a GPU."""
+def model_options(config: TextConfig, device: torch.device) -> dict[str, Any]:
+    """How a model is opened. Frozen weights next to a LoRA take the half precision that is trained in, on a GPU."""
     halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
     half = halves.get(config.training.precision, torch.float32)
-    shared: dict[str, Any] = {
+    return {
         "lora_rank": config.lora.rank,
         "lora_alpha": config.lora.effective_alpha,
         "device": device,
         "frozen_dtype": half if device.type == "cuda" else torch.float32,
         "seed": config.seed,
     }
+
+
+def open_model(config: TextConfig, device: torch.device) -> TextModel:
+    """The model to train."""
+    shared = model_options(config, device)
     if isinstance(config, RewardConfig):
         return RewardModel(config.model.path, **shared)
     dropout = config.loss.dropout if isinstance(config.loss, TextSftLossConfig) else 0.0

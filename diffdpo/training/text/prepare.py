@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from diffdpo.config import TextConfig
+from diffdpo.config import PpoConfig, TextConfig
 from diffdpo.data.text.examples import Count, Example, Limits, examples
 from diffdpo.data.text.purposes import Purpose
 from diffdpo.data.text.readers import TextSource
@@ -13,7 +13,13 @@ from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.training.splits import held_out
 
-PURPOSES: dict[str, Purpose] = {"sft": "demonstrations", "dpo": "pairs", "kto": "verdicts", "reward": "rankings"}
+PURPOSES: dict[str, Purpose] = {
+    "sft": "demonstrations",
+    "dpo": "pairs",
+    "kto": "verdicts",
+    "reward": "rankings",
+    "ppo": "prompts",
+}
 
 LONGEST = 2048
 """Tokens, where neither the config nor the model says."""
@@ -66,4 +72,21 @@ def limits_of(config: TextConfig, context: int | None) -> Limits:
         raise UserError(f"data.max_length: {longest} is more than the {context} tokens that {config.model.path} takes")
     if data.max_prompt_length is not None and data.max_prompt_length >= longest:
         raise UserError(f"data.max_prompt_length: must be below the {longest} tokens that prompt and answer may have")
-    return Limits(longest, data.max_prompt_length, data.truncation)
+    longest_prompt = data.max_prompt_length
+    if isinstance(config, PpoConfig):
+        room = longest - config.rollout.max_tokens
+        if room < (longest_prompt or 1):
+            raise UserError(
+                f"rollout.max_tokens: answers of {config.rollout.max_tokens} tokens leave no room for a prompt of "
+                f"{longest_prompt or 1} within {longest}"
+            )
+        longest_prompt = longest_prompt or room
+    return Limits(longest, longest_prompt, data.truncation)
+
+
+def text_limits(config: PpoConfig, context: int | None) -> Limits:
+    """How long the plain texts of PPO-ptx may be."""
+    longest = config.ptx.max_length or context or LONGEST
+    if context is not None and longest > context:
+        raise UserError(f"ptx.max_length: {longest} is more than the {context} tokens that {config.model.path} takes")
+    return Limits(longest)

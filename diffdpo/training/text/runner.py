@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ from accelerate import Accelerator
 
 from diffdpo.config import TEXT_METHODS, RewardLossConfig, TextConfig, build
 from diffdpo.data.text.examples import examples
-from diffdpo.data.text.readers import TextSource, open_text
+from diffdpo.data.text.readers import open_text
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.errors import UserError
-from diffdpo.models.protocol import weights_of
+from diffdpo.models.protocol import trainable, weights_of
 from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.progress import say
-from diffdpo.runs import content_hash
-from diffdpo.training.folder import finished, lasting, read_run, run_name, without_pace, work_in, write_whole
+from diffdpo.training.folder import finished, lasting, read_run, run_name, work_in, write_whole
 from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.processes import is_sharded, new_accelerator
@@ -28,6 +26,7 @@ from diffdpo.training.text.recipe import TextRecipe
 from diffdpo.training.text.reference import cached_reference
 from diffdpo.training.text.referenced import ReferencedTextRecipe
 from diffdpo.training.text.reward import RewardTraining
+from diffdpo.training.text.settings import text_settings
 
 
 def run_text(config: TextConfig) -> dict[str, Any]:
@@ -78,19 +77,6 @@ def run_text(config: TextConfig) -> dict[str, Any]:
     return work_in(config, settings, accelerator, train=tune, export=export)
 
 
-def text_settings(config: TextConfig, source: TextSource) -> dict[str, Any]:
-    """What decides the result of a run: the config, with the content of model and data in place of their paths."""
-    settings = dataclasses.asdict(config)
-    del settings["output"], settings["model"]["path"]
-    for name in ("path", "split", "cache"):
-        del settings["data"][name]
-    settings["training"] = without_pace(settings["training"])
-    settings["content"] = {"model": _content(config.model.path), "data": source.fingerprint()}
-    if isinstance(config.loss, RewardLossConfig) and config.loss.centre_on is not None:
-        settings["loss"]["centre_on"] = _content(config.loss.centre_on)
-    return settings
-
-
 def reference_answers(config: TextConfig, recipe: TextRecipe, prepared: Prepared) -> list[Tokens]:
     """The answers whose mean reward becomes 0; none for other methods.
 
@@ -125,7 +111,8 @@ def export_newest_text(folder: Path, out: Path, *, dry_run: bool = False) -> tup
         model = open_model(config, torch.device("cpu"))
         if isinstance(model, RewardModel):
             _shift_as_exported(model, folder / _export_name(config))
-        model.export(out, checkpoint.exported)
+        # A value model's weights come after the policy's.
+        model.export(out, checkpoint.exported[: len(trainable(model.network))])
     return out, checkpoint.step
 
 
@@ -173,7 +160,3 @@ def _export_name(config: TextConfig) -> str:
     if config.method == "reward":
         return "reward"
     return "lora" if config.lora.rank else "model"
-
-
-def _content(path: str) -> str:
-    return content_hash(path) if Path(path).exists() else path

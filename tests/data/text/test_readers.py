@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffdpo.data.text.readers import open_text
-from diffdpo.data.text.records import Demonstration, Dialogue, Document, Ranking, Turn, Verdict
+from diffdpo.data.text.records import Demonstration, Dialogue, Document, Query, Ranking, Turn, Verdict
 from diffdpo.errors import UserError
 
 SHARED = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: A word?\n\nAssistant:"
@@ -23,6 +23,7 @@ ROWS = [
     {"prompt": "a", "completion": "b", "label": False},
     {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
     {"text": "once", "completion": None},
+    {"prompt": " a?", "id": 3},
     {
         "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "1"}],
         "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "2"}],
@@ -38,7 +39,7 @@ def write(path: Path, *rows: object) -> Path:
 
 def test_every_shape_of_a_row(tmp_path):
     path = write(tmp_path / "a.jsonl", *ROWS)
-    pair, hh, ranking, demonstration, verdict, dialogue, document, turns = open_text(path).records
+    pair, hh, ranking, demonstration, verdict, dialogue, document, query, turns = open_text(path).records
     assert pair == Ranking(f"{path}: line 1", "a", ("b", "c"), (1, 2))
     assert (hh.prompt, hh.answers) == (SHARED, (" Yes.", " Yellow."))
     assert ranking == Ranking(f"{path}: line 3", "a", ("x", "y", "z"), (2, 1, 2))
@@ -46,7 +47,8 @@ def test_every_shape_of_a_row(tmp_path):
     assert verdict == Verdict(f"{path}: line 5", "a", "b", False)
     assert dialogue == Dialogue(f"{path}: line 6", (Turn("user", "hi"), Turn("assistant", "ho")))
     assert document == Document(f"{path}: line 7", "once")
-    assert turns == Ranking(f"{path}: line 8", (Turn("user", "q"),), ("1", "2"), (1, 2))
+    assert query == Query(f"{path}: line 8", " a?")
+    assert turns == Ranking(f"{path}: line 9", (Turn("user", "q"),), ("1", "2"), (1, 2))
 
 
 def test_hh_answers_that_share_their_first_words_start_at_the_turn(tmp_path):

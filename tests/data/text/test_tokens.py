@@ -8,7 +8,7 @@ from text_samples import tokenizer
 
 from diffdpo.data.text.batch import pad
 from diffdpo.data.text.examples import Limits, examples
-from diffdpo.data.text.records import Demonstration, Dialogue, Document, Ranking, Turn, Verdict, pair
+from diffdpo.data.text.records import Demonstration, Dialogue, Document, Query, Ranking, Turn, Verdict, pair
 from diffdpo.data.text.tokens import Encoder, Tokens
 from diffdpo.errors import UserError
 
@@ -176,6 +176,40 @@ def test_a_ranking_gives_its_ordered_pairs_and_a_pair_two_verdicts():
     assert [(said(found, v.answers[0])[0], v.ranks) for v in verdicts] == [("a", (1,)), ("b", (2,)), ("c", (2,))]
     best, _ = examples([ranking], "demonstrations", found, ROOM)
     assert said(found, best[0].answers[0]) == "y</s>"
+
+
+def test_whatever_has_a_prompt_gives_one_to_answer():
+    """It keeps its form, and ends where an answer would begin."""
+    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d"))
+    records = [Query("1", "ab"), pair("2", "p", "x", "y"), Dialogue("3", turns), Query("4", " ")]
+    found, count = examples(records, "prompts", encoder(), ROOM)
+    assert [example.query for example in found] == ["ab", "p", turns[:3]]
+    assert found[2].answers[0].ids == tuple(encoder().prompt("", turns[:3]))
+    assert all(not any(example.answers[0].completion) for example in found)
+    assert dict(count.dropped) == {"an empty prompt": 1}
+
+
+@pytest.mark.parametrize(("truncation", "kept"), [("keep_end", "6789"), ("keep_start", "0123"), ("drop", None)])
+def test_a_prompt_that_leaves_no_room_for_an_answer(truncation, kept):
+    found, count = examples([Query("1", "0123456789")], "prompts", encoder(), Limits(16, 4, truncation))
+    if kept is None:
+        assert (found, dict(count.dropped)) == ([], {"a prompt longer than data.max_prompt_length": 1})
+    else:
+        assert encoder().tokenizer.decode(list(found[0].answers[0].ids)) == kept
+        assert count.cut == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "purpose", "message"),
+    [
+        (Query("here", "a"), "demonstrations", "here: a query, but this method learns from answers"),
+        (Document("here", "a"), "prompts", "here: a document, but this method learns from prompts"),
+        (Query("here", "a"), "texts", "here: a query, but this method learns from plain text"),
+    ],
+)
+def test_prompts_and_texts_are_not_taken_for_each_other(record, purpose, message):
+    with pytest.raises(UserError, match=message):
+        examples([record], purpose, encoder(), ROOM)
 
 
 def test_a_record_of_the_wrong_kind_is_named():

@@ -1,0 +1,125 @@
+"""`diffdpo generate` with a language model: answers to prompts, or the best of several by a reward."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffdpo.errors import UserError
+
+if TYPE_CHECKING:
+    from diffdpo.data.text.records import Prompt
+    from diffdpo.labeling.answers import Writer
+    from diffdpo.models.text.generation import Decoding
+
+TABLES = (".txt", ".csv", ".tsv", ".json")
+"""Prompts as the image half reads them; other files are read as records, which keeps spaces and conversations."""
+
+
+def add_text_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("of a language model")
+    group.add_argument("--text", action="store_true", help="a hub name is one of a language model")
+    group.add_argument("--answers", type=int, default=1, metavar="N", help="answers to each prompt (default: 1)")
+    kept = group.add_mutually_exclusive_group()
+    kept.add_argument("--best-by", metavar="REWARD", help="keep the best of them alone: a reward model, or `words`")
+    kept.add_argument("--rank-by", metavar="REWARD", help="write them as rankings, to train on")
+    group.add_argument("--max-tokens", type=int, default=128, metavar="T", help="of an answer (default: 128)")
+    group.add_argument("--temperature", type=float, default=1.0, metavar="X", help="0: the likeliest (default: 1)")
+    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="share of the nucleus (default: 1)")
+    group.add_argument("--end-token", metavar="TOKEN", help="what ends an answer (default: the tokenizer's own)")
+
+
+def is_text(args: argparse.Namespace) -> bool:
+    """Whether the model is a language model, by what lies at its path."""
+    path = Path(args.model)
+    in_folder = (path / "config.json").is_file() and not (path / "model_index.json").is_file()
+    return bool(args.text or args.model == "words" or path.suffix == ".gguf" or in_folder)
+
+
+def run_text(args: argparse.Namespace) -> dict[str, Any]:
+    from diffdpo.commands.rewards import check_reward
+    from diffdpo.labeling.answers import Request, answer_folder, folder_settings
+    from diffdpo.models.text.generation import Decoding
+    from diffdpo.runs import check_claim
+
+    reward = args.best_by or args.rank_by
+    request = Request(args.answers, "best" if args.best_by else "ranking" if args.rank_by else "all", args.seed)
+    decoding = Decoding(args.max_tokens, args.temperature, args.top_p, args.batch_size)
+    if reward is not None:
+        check_reward(reward)
+    prompts, settings = read_queries(args.prompts), _settings(args, reward)
+    inputs = [args.prompts] if Path(args.prompts).is_file() else []
+    if args.dry_run:
+        state = check_claim(args.out, "generate", lambda: folder_settings(prompts, request, settings))
+        n = len(prompts) * request.rows
+        return {"dry_run": True, "text": True, "out": args.out, "lines": n, "state": state, "model": args.model}
+    writer = partial(_writer, args, decoding, reward)
+    return {"text": True, **answer_folder(prompts, args.out, writer, request, settings, inputs=inputs)}
+
+
+def show_text(result: dict[str, Any]) -> None:
+    if result.get("dry_run"):
+        print(f"would write {result['lines']} lines with {result['model']} into {result['out']} ({result['state']})")
+    else:
+        print(f"{result['lines']} lines in {result['out']}")
+
+
+def read_queries(path: str) -> list[Prompt]:
+    """The prompts of a file, or of a folder of records, as often as they occur.
+
+    Raises:
+        UserError: none there, or something that is no prompt.
+    """
+    from diffdpo.data.prompts import read_prompts
+    from diffdpo.data.text.purposes import items
+    from diffdpo.data.text.readers import open_text
+    from diffdpo.data.text.records import Query
+    from diffdpo.progress import say
+
+    if Path(path).suffix.lower() in TABLES:
+        return [prompt.text for prompt in read_prompts(path, keep_duplicates=True)]
+    dropped: Counter[str] = Counter()
+    found = [item for record in open_text(path).records for item in items(record, "prompts", dropped)]
+    for reason, number in dropped.items():
+        say(f"{path}: {number} left out for {reason}")
+    if not found:
+        raise UserError(f"{path}: no prompt in it")
+    return [item.prompt for item in found if isinstance(item, Query)]
+
+
+def _settings(args: argparse.Namespace, reward: str | None) -> dict[str, Any]:
+    """All that decides an answer beside its prompt and its number."""
+    from diffdpo.runs import content_hash
+    from diffdpo.words.weights import resolve_model
+
+    def content(path: str) -> str:
+        return content_hash(path) if Path(path).exists() else path
+
+    parts = {
+        "model": content(resolve_model(args.model)),
+        "lora": None if args.lora is None else content(args.lora),
+        "reward": None if reward is None else content(reward),
+    }
+    names = ("max_tokens", "temperature", "top_p", "batch_size", "end_token", "precision")
+    return {**parts, **{name: vars(args)[name] for name in names}}
+
+
+def _writer(args: argparse.Namespace, decoding: Decoding, reward: str | None) -> Writer:
+    from diffdpo.commands.rewards import open_reward
+    from diffdpo.data.text.tokens import Encoder
+    from diffdpo.devices import pick_device, pick_dtype
+    from diffdpo.labeling.answers import Writer
+    from diffdpo.models.lora import merge_text_lora
+    from diffdpo.models.text.causal_lm import CausalLM
+    from diffdpo.words.weights import resolve_model
+
+    device = pick_device(args.device)
+    model = CausalLM(resolve_model(args.model), device=device)
+    if args.lora is not None:
+        merge_text_lora(model.lm, args.lora)
+    model.lm.to(pick_dtype(args.precision, device))
+    encoder = Encoder.of(model.tokenizer, args.model, args.end_token)
+    return Writer(model, encoder, decoding, open_reward(reward, device) if reward else None)
