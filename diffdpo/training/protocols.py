@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class Recipe(Protocol):
     """A method. `examples` of a batch are (index, epoch) pairs."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module: ...
 
     @property
     def n_examples(self) -> int: ...
