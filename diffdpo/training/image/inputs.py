@@ -74,9 +74,8 @@ def split_rows(store: TripletStore, config: ImageConfig) -> tuple[list[int], lis
     ]
     held_out_rows = [row for row in usable if held[row] and not store.ties[row]]
     if not train_rows:
-        raise UserError(
-            f"{config.data.path}: no pairs to train on (of {len(store)} in the store); label more, or keep ties"
-        )
+        advice = "label more, or keep ties" if least is None else f"lower data.min_margin, which is {least:g}"
+        raise UserError(f"{config.data.path}: no pairs to train on (of {len(store)} in the store); {advice}")
     return train_rows, looked_at(held_out_rows, store.pair_ids, config.data.held_out_pairs, config.seed)
 
 

@@ -211,6 +211,12 @@ def test_a_size_below_what_the_model_takes_is_refused():
         framing_of(DataConfig("somewhere", size=48, buckets=True), 64)
 
 
+def test_a_margin_that_no_pair_reaches_names_its_key(make_config):
+    config = make_config(data__min_margin=1e6)
+    with pytest.raises(UserError, match=r"no pairs to train on \(of 24 in the store\); lower data\.min_margin"):
+        split_rows(TripletStore.open(config.data.path), config)
+
+
 def test_a_store_without_margins_cannot_be_weighed(make_config, make_store):
     config = make_config(
         make_store(4, ties=(0, 1, 2, 3)), data__ties="half", data__margin_weight="linear", data__held_out_share=0.0
