@@ -3,10 +3,10 @@
     python scripts/bench_text.py [--batch-size 8] [--rounds 7] [--json FILE]
     python scripts/bench_text.py --model words --data pairs.jsonl
 
-Both ways take the same batches of pairs, in turn within one process, so that a machine that grows slower meanwhile
-slows both. Seconds are the processor's. Plain is what one would write first: chosen and rejected sequences, each with its prompt, filled up to the
-longest of the batch, and the logits of every place. Counted on either side are the same tokens, those of prompt +
-chosen and of prompt + rejected, without padding.
+Both ways take the same batches of pairs, in turn within one process; seconds are the processor's, so that other work
+on the machine slows neither. Plain is what one would write first: chosen and rejected sequences, each with its prompt,
+filled up to the longest of the batch, and the logits of every place. Counted on either side are the same tokens, those
+of prompt + chosen and of prompt + rejected, without padding.
 
 Without --data the tokens are random and their numbers follow Anthropic's HH (harmless-base, test, 2,312 pairs) as
 SmolLM2's tokenizer counts them: see PROMPT and ANSWER. Without --model the model is a Llama of 33M random weights.
