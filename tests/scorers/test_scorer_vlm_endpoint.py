@@ -24,8 +24,8 @@ from vlm_samples import ChatServer, asked, brightness, chat_server, fails, reds,
 import scorers
 from scorers import ScorerError
 from scorers.base import Scorer
+from scorers.chat import retry
 from scorers.images import to_rgb
-from scorers.vlm import retry
 from scorers.vlm.judge import VLMJudge
 
 KEY = "sk-secret-0123456789"

@@ -1,4 +1,7 @@
-"""Opening language models and tokenizers of transformers: a folder, a hub name, a GGUF file. Runs no code from them."""
+"""Opening language models and tokenizers of transformers: a folder, a hub name, a GGUF file, a packaged model.
+
+Runs no code from them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
+from diffdpo.models.packaged import packaged
 from diffdpo.models.text.dropout import no_dropout
 
 GGUF = ".gguf"
@@ -76,11 +80,13 @@ def load_context(path: str) -> int | None:
 
 
 def located(path: str) -> tuple[str, dict[str, Any]]:
-    """What `from_pretrained` is given for a folder, a hub name or a GGUF file: the place, and further arguments.
+    """What `from_pretrained` is given for a folder, a hub name, a GGUF file or the name of a packaged model: the place,
+    and further arguments.
 
     Raises:
         UserError: no such folder or file, and no hub name either.
     """
+    path = packaged(path)
     place = Path(path)
     if place.is_file():
         if place.suffix.lower() != GGUF:
