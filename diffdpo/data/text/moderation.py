@@ -64,7 +64,9 @@ def harmless(records: Sequence[Record], moderator: Moderator) -> tuple[list[Reco
     while some := list(islice(rest, _AT_ONCE)):
         texts = [taught(record) for record in some]
         flags = iter(moderator.flagged([text for own in texts for text in own]))
-        kept += [record for record, own in zip(some, texts, strict=True) if not any([next(flags) for _ in own])]
+        for record, own in zip(some, texts, strict=True):
+            if True not in list(islice(flags, len(own))):
+                kept.append(record)
     return kept, len(records) - len(kept)
 
 
