@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,9 +90,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     losses: dict[str, list[float]] = {side: [] for side in sides}
     for number, batch in enumerate(batches):
         for name in sorted(sides, reverse=bool(number % 2)):
-            table, took = timed(lambda side=sides[name], rows=batch: side.reference(rows))
+            table, took = timed(partial(sides[name].reference, batch))
             seconds["reference"][name].append(took)
-            loss, took = timed(lambda side=sides[name], rows=batch, t=table: side.step(rows, t))
+            loss, took = timed(partial(sides[name].step, batch, table))
             seconds["step"][name].append(took)
             losses[name].append(float(loss))
         print(f"round {number + 1} of {len(batches)}", file=sys.stderr)
@@ -235,7 +236,7 @@ def packed(model: Any, reference: Any, examples: Sequence[Any]) -> Side:
     def step(rows: Sequence[int], table: Any) -> Any:
         model.lm.zero_grad()
         found = judge(loss, completion_logps(model.network, recipe.batch(rows)), table).loss.mean()
-        found.backward()
+        torch.autograd.backward(found)
         return found.detach()
 
     return Side(ask, step)
@@ -268,7 +269,7 @@ def padded(model: Any, reference: Any, examples: Sequence[Any]) -> Side:
         model.lm.zero_grad()
         chosen, rejected = (sums(model.lm, rows) - table).chunk(2)
         loss = preference_loss(chosen, rejected, beta=BETA).loss.mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss.detach()
 
     return Side(ask, step)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
 from diffdpo.models.text_loading import context_length, load_network, load_tokenizer
-from diffdpo.runs import content_hash
 
 THRESHOLD = 0.5
 """Probability of what is harmful from which a text is flagged."""
@@ -42,8 +39,6 @@ class TextClassifier:
         names = [str(config.id2label[place]) for place in range(config.num_labels)]
         self.harmful = _places(path, names, labels, needed=not self.multi_label)
         self.batch_size = batch_size
-        content = content_hash(path) if Path(path).exists() else path
-        self.settings: dict[str, Any] = {"classifier": content, "labels": [names[place] for place in self.harmful]}
 
     def flagged(self, texts: Sequence[str]) -> list[bool]:
         """A text longer than the classifier takes is judged by its beginning."""

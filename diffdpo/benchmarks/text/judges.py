@@ -6,9 +6,9 @@ A reward model and a programmed rule score; see `llm_judge` for the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from diffdpo.data.text.records import Prompt, prompt_text
 from diffdpo.errors import UserError
@@ -23,12 +23,14 @@ class Judged(NamedTuple):
     theirs: float | None = None
     """Their scores, from a judge that gives any."""
 
+    def spelled(self) -> dict[str, float]:
+        """As columns of `results.jsonl`."""
+        if self.ours is None or self.theirs is None:
+            return {"outcome": self.outcome}
+        return {"outcome": self.outcome, "score": self.ours, "baseline_score": self.theirs}
+
 
 class TextJudge(Protocol):
-    name: str
-    settings: Mapping[str, Any]
-    """What decides its verdicts, JSON values."""
-
     def compare(self, prompts: Sequence[Prompt], ours: Sequence[str], theirs: Sequence[str]) -> list[Judged]: ...
 
 
@@ -42,7 +44,6 @@ class ScoreJudge:
 
     name: str
     score: Score
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def compare(self, prompts: Sequence[Prompt], ours: Sequence[str], theirs: Sequence[str]) -> list[Judged]:
         """Raises UserError for a score that is not finite."""

@@ -45,11 +45,8 @@ class LlmJudge:
 
     def __init__(self, options: LlmOptions) -> None:
         """Reads the key; connects with the first question."""
-        model = open_endpoint(options)
-        self.name = str(options.model)
-        self.settings = {**model.settings, "question": options.question}
         self._question = options.question
-        self._asker = Asker(options, model)
+        self._asker = Asker(options, open_endpoint(options))
 
     def compare(self, prompts: Sequence[Prompt], ours: Sequence[str], theirs: Sequence[str]) -> list[Judged]:
         """Raises ScorerError where the endpoint gives no usable answer."""

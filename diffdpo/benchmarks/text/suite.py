@@ -87,8 +87,8 @@ def run_text_suite(
         if models.reference is not None:
             for row, found in zip(rows, stages.reference(ours, models.reference), strict=True):
                 row["log_ratio"] = row["logp"] - found["logp"]
-        for found in (stages.verdicts(rows, judge), stages.flags(rows, moderator)):
-            rows = [{**row, **more} for row, more in zip(rows, found or [{}] * len(rows), strict=True)]
+        for more in (stages.verdicts(rows, judge), stages.flags(rows, moderator)):
+            rows = [{**row, **added} for row, added in zip(rows, more, strict=True)]
         lines = [json.dumps({"index": place, **row}, ensure_ascii=False) + "\n" for place, row in enumerate(rows)]
         write_bytes(run.folder / RESULTS, "".join(lines).encode())
         summary = summary_of(rows, own_texts, their_texts)
@@ -154,17 +154,13 @@ class _Stages:
             some = [rows[number] for number in numbers]
             answers = [[row[name] for row in some] for name in ("answer", "baseline_answer")]
             found = judge.get().compare([self.suite.prompts[number] for number in numbers], *answers)
-            scored = [{"score": judged.ours, "baseline_score": judged.theirs} for judged in found]
-            return [
-                {"outcome": judged.outcome, **({} if judged.ours is None else scores)}
-                for judged, scores in zip(found, scored, strict=True)
-            ]
+            return [judged.spelled() for judged in found]
 
         return self._rows("verdicts", len(rows), compare)
 
-    def flags(self, rows: Sequence[Row], open_moderator: Callable[[], Moderator] | None) -> list[Row] | None:
+    def flags(self, rows: Sequence[Row], open_moderator: Callable[[], Moderator] | None) -> list[Row]:
         if open_moderator is None:
-            return None
+            return [{} for _ in rows]
         moderator = _Once(open_moderator)
         names = {"prompt": "flagged_prompt", "answer": "flagged", "baseline_answer": "baseline_flagged"}
 

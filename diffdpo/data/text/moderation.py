@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from diffdpo.data.text.records import (
     Demonstration,
@@ -27,9 +27,6 @@ _AT_ONCE = 256
 class Moderator(Protocol):
     """Says of texts, prompts or answers, whether they are harmful."""
 
-    settings: Mapping[str, Any]
-    """What decides its verdicts, JSON values."""
-
     def flagged(self, texts: Sequence[str]) -> list[bool]: ...
 
 
@@ -49,7 +46,6 @@ class WordList:
         words = sorted({" ".join(line.lower().split()) for line in lines if line and not line.startswith("#")})
         if not words:
             raise UserError(f"{path}: no word in it")
-        self.settings: dict[str, Any] = {"words": words}
         any_of = "|".join(r"\s+".join(map(re.escape, word.split())) for word in words)
         self._pattern = re.compile(rf"(?<!\w)(?:{any_of})(?!\w)")
 

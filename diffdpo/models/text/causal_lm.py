@@ -104,7 +104,7 @@ def completion_logps(network: TokenLogps, batch: tuple[Tensor, ...]) -> Completi
     tokens = network(ids, mask, placed=placed)
     counts = torch.bincount(owner, minlength=len(last))
     # Not index_add: one by one in float32 it rounds more, and on a GPU in any order.
-    sums = torch.stack([part.sum() for part in tokens.split(counts.tolist())])
+    sums = torch.stack([part.sum() for part in torch.split(tokens, counts.tolist())])
     return CompletionLogps(sums, counts, tokens)
 
 
