@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import torch
+from chat_samples import ChatServer, asked, fails, says
 from PIL import Image
 from scorer_samples import KINDS
-from vlm_samples import ChatServer, asked, brightness, chat_server, fails, reds, says, shown
+from vlm_samples import brightness, chat_server, reds, shown
 
 import scorers
 from scorers import ScorerError
