@@ -35,7 +35,7 @@ class Asker:
     """One model, asked by `options`."""
 
     def __init__(self, options: ChatOptions, model: Model) -> None:
-        self._who, self._model = options.who, model
+        self._who, self.model = options.who, model
         self._cache = AnswerCache(options.cache_folder)
         self._identity = {} if self._cache.folder is None else model.identity()
 
@@ -52,7 +52,7 @@ class Asker:
                     seen.add(names[-1])
                     yield self._job(names[-1], about, question, stop)
 
-        values = run_all(jobs(), self._model.workers, stop)
+        values = run_all(jobs(), self.model.workers, stop)
         found = dict(zip(dict.fromkeys(names), values, strict=True))
         return [found[name] for name in names]
 
@@ -61,7 +61,7 @@ class Asker:
             answer = self._cache.get(name)
             if answer is None:
                 try:
-                    answer = self._model.answer(question, stop)
+                    answer = self.model.answer(question, stop)
                 except ScorerError as error:
                     raise ScorerError(f"{self._who}: {about}: {error}") from error
                 self._cache.put(name, answer)
