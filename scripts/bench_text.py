@@ -148,7 +148,7 @@ def setting(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     """The model, a reference that differs from it a little, so that the loss says something, and the pairs."""
     import torch
 
-    from diffdpo.models.causal_lm import CausalLM
+    from diffdpo.models.text.causal_lm import CausalLM
     from diffdpo.words.weights import resolve_model
 
     folder = resolve_model(args.model) if args.model != "random" else None
@@ -168,7 +168,7 @@ def random_model() -> Any:
 
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from diffdpo.models.causal_lm import LogProbs
+    from diffdpo.models.text.causal_lm import LogProbs
 
     config = LlamaConfig(
         vocab_size=49152, hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
@@ -222,7 +222,7 @@ def packed(model: Any, reference: Any, examples: Sequence[Any]) -> Side:
     import torch
 
     from diffdpo.config import TextDpoLossConfig
-    from diffdpo.models.causal_lm import completion_logps
+    from diffdpo.models.text.causal_lm import completion_logps
     from diffdpo.training.text.dpo import TextDpo, judge
 
     loss = TextDpoLossConfig(beta=BETA)

@@ -86,7 +86,7 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
     from diffdpo.benchmarks.text.suite import TextSuite
     from diffdpo.commands.language_models import check_lora, content, named
     from diffdpo.commands.text_judges import check_judge
-    from diffdpo.models.generation import Decoding
+    from diffdpo.models.text.generation import Decoding
 
     for name in ("baseline", "judge"):
         if getattr(args, name) is None:
@@ -117,7 +117,7 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
 def _comparable(args: argparse.Namespace) -> bool:
     """Whether the model and the reference have the same tokens, without which there is no KL."""
     from diffdpo.commands.language_models import named
-    from diffdpo.models.text_loading import load_tokenizer
+    from diffdpo.models.text.loading import load_tokenizer
     from diffdpo.progress import say
 
     other = args.reference or args.baseline

@@ -17,7 +17,7 @@ def named(path: str) -> str:
     Raises:
         UserError: nothing of the name is there.
     """
-    from diffdpo.models.text_loading import load_context
+    from diffdpo.models.text.loading import load_context
     from diffdpo.words.weights import resolve_model
 
     found = resolve_model(path)
@@ -27,7 +27,7 @@ def named(path: str) -> str:
 
 def content(path: str | None) -> str | None:
     """What decides of a model, a LoRA or a file: its content's hash, or a hub name."""
-    from diffdpo.models.packaged import packaged
+    from diffdpo.models.text.packaged import packaged
     from diffdpo.runs import content_hash
     from diffdpo.words.weights import resolve_model
 
@@ -51,8 +51,8 @@ def open_likelihood(model: str, lora: str | None, device: Any) -> Likelihood:
     """
     from diffdpo.benchmarks.text.likelihood import Likelihood
     from diffdpo.data.text.tokens import Encoder
-    from diffdpo.models.causal_lm import CausalLM, LogProbs
     from diffdpo.models.lora import merge_text_lora
+    from diffdpo.models.text.causal_lm import CausalLM, LogProbs
 
     opened = CausalLM(named(model), device=device)
     if lora is not None:

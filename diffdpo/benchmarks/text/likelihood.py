@@ -13,7 +13,7 @@ from diffdpo.data.text.examples import windows
 from diffdpo.data.text.packing import pack
 from diffdpo.data.text.tokens import Encoder, Tokens
 from diffdpo.errors import UserError
-from diffdpo.models.causal_lm import CausalLM, completion_logps
+from diffdpo.models.text.causal_lm import CausalLM, completion_logps
 
 LONGEST = 1024
 """Tokens of a piece of plain text, where the model does not take fewer."""

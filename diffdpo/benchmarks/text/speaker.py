@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from diffdpo.benchmarks.text.likelihood import Likelihood
 from diffdpo.data.text.records import Prompt
 from diffdpo.data.text.tokens import Tokens
-from diffdpo.models.generation import Decoding, answer_text, generate
+from diffdpo.models.text.generation import Decoding, answer_text, generate
 
 
 @dataclass(frozen=True)

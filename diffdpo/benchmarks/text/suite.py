@@ -24,7 +24,7 @@ from diffdpo.benchmarks.text.summary import summary_of
 from diffdpo.data.text.moderation import Moderator
 from diffdpo.data.text.records import Prompt, prompt_text
 from diffdpo.data.text.tokens import Tokens
-from diffdpo.models.generation import Decoding
+from diffdpo.models.text.generation import Decoding
 from diffdpo.runs import claimed, read_json, write_bytes, write_json
 
 COMMAND = "bench text"

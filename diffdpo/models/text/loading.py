@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
-from diffdpo.models.packaged import packaged
 from diffdpo.models.text.dropout import no_dropout
+from diffdpo.models.text.packaged import packaged
 
 GGUF = ".gguf"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffdpo.data.text.moderation import Moderator, WordList
-from diffdpo.models.moderation import TextClassifier
+from diffdpo.models.text.moderation import TextClassifier
 
 
 def open_moderator(source: str, device: str | torch.device = "cpu") -> Moderator:

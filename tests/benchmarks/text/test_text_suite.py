@@ -20,8 +20,8 @@ from diffdpo.benchmarks.text.summary import perplexities, win_rate
 from diffdpo.commands import bench
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
-from diffdpo.models.causal_lm import CausalLM
-from diffdpo.models.generation import Decoding
+from diffdpo.models.text.causal_lm import CausalLM
+from diffdpo.models.text.generation import Decoding
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from text_samples import language_model, write_jsonl

@@ -14,7 +14,7 @@ from diffdpo.benchmarks.text.truthfulqa import Choices, Question, mc1, mc2, prom
 from diffdpo.benchmarks.text.truthfulqa_run import RESULTS, asked, run_truthfulqa
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
-from diffdpo.models.causal_lm import CausalLM
+from diffdpo.models.text.causal_lm import CausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from text_samples import language_model, write_jsonl

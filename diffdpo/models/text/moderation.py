@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
-from diffdpo.models.text_loading import context_length, load_network, load_tokenizer
+from diffdpo.models.text.loading import context_length, load_network, load_tokenizer
 
 THRESHOLD = 0.5
 """Probability of what is harmful from which a text is flagged."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from diffdpo.errors import UserError
-from diffdpo.models.moderation import TextClassifier
+from diffdpo.models.text.moderation import TextClassifier
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from text_samples import tokenizer
 
 TEXTS = ["tea", "a much longer text about the sea", "rain"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from diffdpo.errors import UserError
-from diffdpo.models.packaged import packaged
+from diffdpo.models.text.packaged import packaged
 
 
 def test_other_names_stay_as_they_are():
