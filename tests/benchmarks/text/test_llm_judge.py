@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from chat_samples import asked, chat_server, says
 
 from diffdpo.benchmarks.text.llm_judge import LlmJudge, LlmOptions, read_llm_options
 from scorers.errors import ScorerError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scorers"))
-from chat_samples import asked, chat_server, says
 
 PROMPTS, OURS, THEIRS = ["Tea?", "Rain?"], ["longer answer", "short"], ["brief", "a much longer answer"]
 

@@ -6,12 +6,12 @@ import argparse
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from text_samples import language_model, write_jsonl
 
 from diffdpo.benchmarks.text.judges import ScoreJudge
 from diffdpo.benchmarks.text.likelihood import Likelihood
@@ -22,9 +22,6 @@ from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.models.text.causal_lm import CausalLM
 from diffdpo.models.text.generation import Decoding
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from text_samples import language_model, write_jsonl
 
 PROMPTS, TEXTS = ("tea?", "rain?", "the sea?"), ("tea and rain", "the sea, the sea")
 SUITE = TextSuite(PROMPTS, TEXTS, Decoding(max_tokens=12, batch_size=2))

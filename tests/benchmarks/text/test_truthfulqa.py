@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from text_samples import language_model, write_jsonl
 
 from diffdpo.benchmarks.text.likelihood import Likelihood
 from diffdpo.benchmarks.text.truthfulqa import Choices, Question, mc1, mc2, prompt_of, read_questions
@@ -15,9 +15,6 @@ from diffdpo.benchmarks.text.truthfulqa_run import RESULTS, asked, run_truthfulq
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.models.text.causal_lm import CausalLM
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from text_samples import language_model, write_jsonl
 
 PUBLISHED = Path(__file__).parents[4] / "shared" / "data" / "truthfulqa" / "data_mc_task.json"
 QUESTIONS = [

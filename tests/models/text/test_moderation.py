@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from text_samples import tokenizer
 
 from diffdpo.errors import UserError
 from diffdpo.models.text.moderation import TextClassifier
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from text_samples import tokenizer
 
 TEXTS = ["tea", "a much longer text about the sea", "rain"]
 
