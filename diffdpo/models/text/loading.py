@@ -18,7 +18,7 @@ from diffdpo.errors import UserError
 from diffdpo.models.text.dropout import no_dropout
 from diffdpo.models.text.packaged import packaged
 
-GGUF = ".gguf"
+GGUF, GGUF_FILE = ".gguf", "gguf_file"
 
 
 def load_network(auto_class: Any, path: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -38,15 +38,25 @@ def load_network(auto_class: Any, path: str, dtype: torch.dtype = torch.float32)
             config = transformers.AutoConfig.from_pretrained(place, **options)
             no_dropout(config)
             network, told = auto_class.from_pretrained(
-                place, config=config, dtype=dtype, output_loading_info=True, **options
+                place, config=config, dtype=dtype, output_loading_info=True, **options, **_unpacked(options)
             )
     except ImportError as error:
         raise UserError(f"model.path: {path}: {' '.join(str(error).split())}") from None
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"model.path: {path}: not a language model ({_short(error)})") from None
     _refuse_gaps(path, told)
+    if getattr(network, "hf_quantizer", None) is not None and GGUF_FILE in options:
+        network.hf_quantizer.remove_quantization_config(network)  # or it could be neither saved nor trained
     network.config.use_cache = False
     return network.eval()
+
+
+def _unpacked(options: dict[str, Any]) -> dict[str, Any]:
+    """What makes plain weights of a GGUF file's blocks, which newer transformers would keep."""
+    import transformers
+
+    config = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": config(dequantize=True)} if config and GGUF_FILE in options else {}
 
 
 def load_tokenizer(path: str) -> Any:
@@ -91,7 +101,7 @@ def located(path: str) -> tuple[str, dict[str, Any]]:
     if place.is_file():
         if place.suffix.lower() != GGUF:
             raise UserError(f"model.path: {path}: of single files only *.gguf is a language model; name its folder")
-        return str(place.parent), {"gguf_file": place.name}
+        return str(place.parent), {GGUF_FILE: place.name}
     if not place.is_dir() and (place.is_absolute() or path.startswith(".") or path.count("/") > 1):
         raise UserError(f"model.path: {path}: no such folder, and a hub name reads owner/name")
     return path, {}
