@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -146,22 +145,14 @@ def _prompts(args: argparse.Namespace) -> list[Prompt]:
 
 
 def _read_prompts(path: str) -> list[Prompt]:
-    """Prompts of a .txt, one per line, or of records of any kind that has prompts; each once."""
-    from diffdpo.data.prompts import read_prompts
-    from diffdpo.data.text.purposes import items
-    from diffdpo.data.text.readers import open_text
-    from diffdpo.data.text.records import Query
+    """The prompts of a file, each once."""
+    from diffdpo.commands.generate_text import read_queries
     from diffdpo.progress import say
 
-    if path.endswith(".txt"):
-        return [prompt.text for prompt in read_prompts(path)]
-    dropped: Counter[str] = Counter()
-    found = [item for record in open_text(path).records for item in items(record, "prompts", dropped)]
-    prompts = list(dict.fromkeys(item.prompt for item in found if isinstance(item, Query)))
-    repeated = len(found) - len(prompts)
-    left = [f"{number} left out for {reason}" for reason, number in sorted(dropped.items())]
-    if left or repeated:
-        say(f"{path}: {', '.join([*left, *([f'{repeated} repeated, each kept once'] if repeated else [])])}")
+    found = read_queries(path)
+    prompts = list(dict.fromkeys(found))
+    if len(prompts) < len(found):
+        say(f"{path}: {len(found) - len(prompts)} of {len(found)} prompts are repeated; each is kept once")
     return prompts
 
 

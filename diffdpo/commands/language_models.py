@@ -52,9 +52,9 @@ def open_likelihood(model: str, lora: str | None, device: Any) -> Likelihood:
     from diffdpo.benchmarks.text.likelihood import Likelihood
     from diffdpo.data.text.tokens import Encoder
     from diffdpo.models.lora import merge_text_lora
-    from diffdpo.models.text.causal_lm import CausalLM, LogProbs
+    from diffdpo.models.text.causal_lm import CausalLM
 
     opened = CausalLM(named(model), device=device)
     if lora is not None:
-        opened.network = LogProbs(merge_text_lora(opened.lm, lora))
+        merge_text_lora(opened.lm, lora)
     return Likelihood(opened, Encoder.of(opened.tokenizer, model))

@@ -125,6 +125,7 @@ def merge_text_lora(network: Any, folder: str) -> None:
         raise UserError(f"{folder}: no LoRA of this language model ({' '.join(str(error).split())[:160]})") from None
 
 
+@torch.no_grad()
 def merged_state(network: Any) -> dict[str, Tensor]:
     """The network's tensors with the adapter added, W + alpha / r * up @ down (Hu et al. 2021), computed in float32.
 
@@ -138,17 +139,3 @@ def merged_state(network: Any) -> dict[str, Tensor]:
         if isinstance(layer, LoraLayer):
             state[f"{name}.weight"] = state[f"{name}.weight"].float() + layer.get_delta_weight("default").float()
     return state
-
-
-def merge_text_lora(network: Any, folder: str) -> Any:
-    """A language model with the adapter of `save_text_lora` added into its weights.
-
-    Raises:
-        UserError: there is none, or it is of another model.
-    """
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(network, folder).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"--lora {folder}: no adapter of this model ({' '.join(str(error).split())[:160]})") from None

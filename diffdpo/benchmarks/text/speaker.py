@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,9 +48,3 @@ class Speaker:
         """log p of answers, each behind its prompt, at the temperature they are drawn at (1 where that is 0)."""
         found = self.likelihood.sums([[tokens] for tokens in answers], temperature=self.decoding.temperature or 1.0)
         return [sums[0] for sums in found]
-
-
-def seed_of(suite_seed: int, index: int) -> int:
-    """The seed of answer `index`, 0..2^32-1: a function of these alone, and the same for every model."""
-    digest = hashlib.sha256(f"text/{suite_seed}/{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")

@@ -19,12 +19,12 @@ from typing import Any, Generic, TypeVar
 from diffdpo.benchmarks.text.blocks import Row, in_blocks
 from diffdpo.benchmarks.text.judges import TextJudge
 from diffdpo.benchmarks.text.likelihood import Likelihood
-from diffdpo.benchmarks.text.speaker import Speaker, seed_of
+from diffdpo.benchmarks.text.speaker import Speaker
 from diffdpo.benchmarks.text.summary import summary_of
 from diffdpo.data.text.moderation import Moderator
 from diffdpo.data.text.records import Prompt, prompt_text
 from diffdpo.data.text.tokens import Tokens
-from diffdpo.models.text.generation import Decoding
+from diffdpo.models.text.generation import Decoding, answer_seed
 from diffdpo.runs import claimed, read_json, write_bytes, write_json
 
 COMMAND = "bench text"
@@ -124,7 +124,7 @@ class _Stages:
         prompts, plain = self.suite.prompts, self.suite.texts
 
         def write(numbers: range) -> list[Row]:
-            seeds = [seed_of(self.suite.seed, number) for number in numbers]
+            seeds = [answer_seed("bench", self.suite.seed, number) for number in numbers]
             found = model.get().answers([prompts[number] for number in numbers], seeds)
             logps = model.get().logps([written.tokens for written in found])
             return [

@@ -18,6 +18,7 @@ from diffdpo.benchmarks.text.likelihood import Likelihood
 from diffdpo.benchmarks.text.suite import RESULTS, Contestants, TextSuite, run_text_suite
 from diffdpo.benchmarks.text.summary import perplexities, win_rate
 from diffdpo.commands import bench
+from diffdpo.commands.language_models import open_likelihood
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.models.text.causal_lm import CausalLM
@@ -136,12 +137,26 @@ def test_the_command_measures_and_shows(tmp_path, folders, capsys):
     result = call(*words)
     bench.show(result)
     printed = capsys.readouterr()
-    assert "1 repeated, each kept once" in printed.err
+    assert "1 of 4 prompts are repeated" in printed.err
     assert "win rate" in printed.out
     assert "prompts flagged: 33.3%" in printed.out
     assert call(*words) == result
     with pytest.raises(UserError, match=r"decoding.max_tokens: there 8, now 9"):
         call(*words, "--max-tokens", "9")
+
+
+def test_a_lora_counts_in_full(tmp_path, folders):
+    trained = CausalLM(str(folders[0]), lora_rank=2, lora_alpha=4)
+    with torch.no_grad():
+        for name, weight in trained.lm.named_parameters():
+            if "lora_" in name:
+                weight.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    trained.export(tmp_path / "lora")
+    encoder = Encoder.of(trained.tokenizer, "tiny")
+    expected = Likelihood(trained, encoder).texts(TEXTS)
+    merged = open_likelihood(str(folders[0]), str(tmp_path / "lora"), "cpu").texts(TEXTS)
+    assert [logp for logp, _ in merged] == pytest.approx([logp for logp, _ in expected], abs=1e-3)
+    assert abs(merged[0][0] - opened(folders[0]).texts(TEXTS)[0][0]) > 0.1
 
 
 @pytest.mark.parametrize(
