@@ -172,7 +172,7 @@ def random_model() -> Any:
 
     config = LlamaConfig(
         vocab_size=49152, hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
-        num_key_value_heads=6, max_position_embeddings=LONGEST, tie_word_embeddings=True, use_cache=False,
+        num_key_value_heads=6, max_position_embeddings=2 * LONGEST, tie_word_embeddings=True, use_cache=False,
     )  # fmt: skip
     lm = LlamaForCausalLM(config).eval()
     return SimpleNamespace(lm=lm, network=LogProbs(lm))
