@@ -86,6 +86,7 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
     from diffdpo.commands.language_models import check_lora, content, named
     from diffdpo.commands.text_judges import check_judge
     from diffdpo.models.text.generation import Decoding
+    from diffdpo.training.text.filtering import open_moderator
 
     for name in ("baseline", "judge"):
         if getattr(args, name) is None:
@@ -98,6 +99,8 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
         named(path)
     check_lora(args.lora)
     judge = check_judge(args.judge)
+    if args.filter is not None:
+        open_moderator(args.filter)  # and let go: what cannot be opened costs no answers
     path, _, labels = (args.filter or "").partition("=")
     settings = {
         **{name: {"name": path, "content": content(path)} for name, path in models.items()},

@@ -14,12 +14,14 @@ def check_judge(source: str) -> dict[str, Any]:
 
     Raises:
         UserError: no such reward model or program.
-        ScorerError: options of a language model that make no sense.
+        ScorerError: options of a language model that make no sense, or its key is not in the environment.
     """
     if _is_options(source):
         from diffdpo.benchmarks.text.llm_judge import read_llm_options
+        from scorers.chat.options import read_key
 
         options = read_llm_options(Path(source))
+        read_key(options.api_key_env, options.who)
         kept = ("model", "endpoint", "seed", "max_tokens", "request", "question")
         return {name: getattr(options, name) for name in kept}
     from diffdpo.commands.language_models import content

@@ -170,6 +170,7 @@ def test_a_lora_counts_in_full(tmp_path, folders):
         (["truthfulqa"], "--questions FILE"),
         (["text", "--baseline", "words", "--judge", "words", "--lora", "none"], "no adapter_config.json"),
         (["text", "--baseline", "words", "--judge", "words", "--limit", "9999"], "--limit"),
+        (["text", "--baseline", "words", "--judge", "words", "--filter", "none.txt"], "none.txt: not a list of words"),
     ],
 )
 def test_wrong_use_is_told_in_a_line(words, message, tmp_path):
