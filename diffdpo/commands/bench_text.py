@@ -88,7 +88,7 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
     from diffdpo.models.text.generation import Decoding
     from diffdpo.training.text.filtering import open_moderator
 
-    for name in ("baseline", "judge"):
+    for name in ("model", "baseline", "judge"):
         if getattr(args, name) is None:
             raise UserError(f"bench text: give --{name}; see diffdpo bench --help")
     prompts, texts = _prompts(args), _texts(args)

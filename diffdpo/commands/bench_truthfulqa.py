@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.devices import pick_device
     from diffdpo.runs import check_claim
 
+    if args.model is None:
+        raise UserError("bench truthfulqa: name the model with --model")
     if args.questions is None:
         raise UserError("bench truthfulqa: name the file with --questions FILE")
     if args.prompts is not None:
