@@ -119,4 +119,5 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers draws one of its own for a .gguf file
     warnings.filterwarnings("ignore", module=r"(torch|diffusers|transformers|peft|open_clip|huggingface_hub)")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from diffdpo.benchmarks import statistics, words
 from diffdpo.benchmarks.compare import Comparison
-from diffdpo.benchmarks.text import aligned
+from diffdpo.benchmarks.tables import aligned
 
 _PROMPT = 80
 """Characters of a prompt that are shown."""

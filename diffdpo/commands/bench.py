@@ -1,146 +1,75 @@
-"""`diffdpo bench`: draw or take the images of a suite, and score them."""
+"""`diffdpo bench`: what all suites share, and which module has the suite. Images and language models part there."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-from diffdpo.commands.generate import make_source, spell_memory
 from diffdpo.errors import UserError
 
-if TYPE_CHECKING:
-    from diffdpo.benchmarks.registry import Suite
-    from diffdpo.models.sampling import Sampling
-
 HELP = "measure a model, or images that are there, on a fixed suite"
+LANGUAGE = {"text": "bench_text", "truthfulqa": "bench_truthfulqa"}
+"""Suites for language models, and their modules in `diffdpo.commands`; every other one is of images."""
+IMAGES = "bench_images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", metavar="SUITE", help="shapes, or prompts: those of a file of your own")
-    parser.add_argument("--prompts", metavar="FILE", help="for the suite `prompts`: .txt with one per line, .csv, ...")
+    parser.add_argument(
+        "suite",
+        metavar="SUITE",
+        help="of images: shapes, or prompts, those of a file of your own; of language models: text (win rate against "
+        "a baseline) or truthfulqa",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="a diffusers folder, a hub name, or `shapes`, the built-in one")
+    source.add_argument("--model", help="a folder, a hub name, or a built-in one: shapes; words (language)")
     source.add_argument("--images", metavar="DIR", help="instead: images named by the prompt's number")
     parser.add_argument("--lora", metavar="PATH", help="a LoRA folder or file for the model")
-    parser.add_argument(
-        "--scorer",
-        action="append",
-        metavar="S",
-        help="NAME, or NAME=PATH for local weights (vlm-judge: a local model or a JSON file of options); "
-        "give it again for more (default: those of the suite)",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="use the first N prompts of the suite")
-    parser.add_argument("--steps", type=int, metavar="K", help="denoising steps (default: the suite's)")
-    parser.add_argument(
-        "--guidance", type=float, metavar="G", help="classifier-free guidance scale (default: the suite's)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all images (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="images at a time (default: 8)")
+    parser.add_argument("--prompts", metavar="FILE", help="for `prompts` and `text`: .txt with one per line, ...")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N prompts or questions")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: 0)")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="prompts at a time (default: 8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if any)")
     parser.add_argument(
-        "--precision", default="auto", help="fp32, bf16, fp16 of the model (default: fp16 on CUDA, else fp32)"
+        "--precision",
+        default="auto",
+        help="fp32, bf16, fp16 of an image model (default: fp16 on CUDA, else fp32); language models run in fp32",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make, or to go on with")
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+    for name in (IMAGES, *LANGUAGE.values()):
+        module = _module(name)
+        module.add_arguments(parser.add_argument_group(module.OPTIONS))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from diffdpo.benchmarks.suite import check_suite, run_suite
-    from diffdpo.commands.judges import parse_names
-    from diffdpo.devices import pick_device
-
-    suite = _suite(args)
-    weights = parse_names(args.scorer or suite.scorers)
-    sampling = _sampling(args, suite)
-    if args.model is None and args.lora is not None:
-        raise UserError(f"--lora {args.lora}: goes with --model, not with --images")
-    source = None if args.model is None else make_source(args, sampling)
-    asked: dict[str, Any] = {"scorers": list(weights), "images": args.images, "limit": args.limit, "seed": args.seed}
-
-    def settings() -> dict[str, Any]:
-        local = {name: path for name, path in weights.items() if path is not None}
-        return {"scorer_weights": local, **({} if source is None else _source(args, sampling))}
-
-    if args.dry_run:
-        state = check_suite(suite, args.out, **asked, settings=settings)
-        plan = {"dry_run": True, "suite": suite.name, "images": len(suite.take(args.limit)), "state": state}
-        plan |= {"scorers": list(weights), "out": args.out}
-        return plan if source is None else {**plan, "memory_gb": source.memory_gb()}
-    device = pick_device(args.device)
-
-    def load_scorer(name: str) -> Any:
-        import scorers
-
-        return scorers.load(name, model=weights[name], device=device)
-
-    result = run_suite(
-        suite,
-        args.out,
-        draw=source,
-        load_scorer=load_scorer,
-        batch_size=args.batch_size,
-        settings=settings(),
-        **asked,
-    )
-    return {"out": args.out, **result.summary}
+    own = LANGUAGE.get(args.suite, IMAGES)
+    for name in {IMAGES, *LANGUAGE.values()} - {own}:
+        _refuse(args, _options(name) - _options(own))
+    if own != IMAGES:
+        _refuse(args, {"images"})
+        if args.precision not in ("auto", "fp32"):
+            raise UserError(f"--precision {args.precision}: language models are measured in fp32")
+    result: dict[str, Any] = _module(own).run(args)
+    return {"suite": args.suite, **result}
 
 
 def show(result: dict[str, Any]) -> None:
-    if result.get("dry_run"):
-        where = f"{result['out']} ({result['state']})"
-        print(f"would score {result['images']} images of suite {result['suite']} in {where}")
-        print(f"scorers: {', '.join(result['scorers'])}")
-        if "memory_gb" in result:
-            print(spell_memory(result["memory_gb"]))
-        return
-    from diffdpo.benchmarks.text import summary_table
-
-    print(f"{result['prompts']} {result['title']}, in {result['out']}")
-    print(summary_table(result))
+    _module(LANGUAGE.get(result["suite"], IMAGES)).show(result)
 
 
-def _suite(args: argparse.Namespace) -> Suite:
-    from diffdpo.benchmarks import own_prompts, registry
-
-    if args.suite == own_prompts.NAME:
-        if args.prompts is None:
-            raise UserError("bench prompts: name the file with --prompts FILE")
-        return own_prompts.suite(args.prompts)
-    if args.prompts is not None:
-        raise UserError(
-            f"--prompts {args.prompts}: the suite {args.suite!r} has its own; for these say `bench prompts`"
-        )
-    return registry.find(args.suite)
+def _refuse(args: argparse.Namespace, names: set[str]) -> None:
+    for name in sorted(names):
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')}: not an option of `bench {args.suite}`")
 
 
-def _sampling(args: argparse.Namespace, suite: Suite) -> Sampling:
-    from diffdpo.models.sampling import Sampling
-
-    return Sampling(
-        steps=suite.steps if args.steps is None else args.steps,
-        guidance=suite.guidance if args.guidance is None else args.guidance,
-        batch_size=args.batch_size,
-    )
+def _options(module: str) -> set[str]:
+    """Names of the options that only this kind of suite has; None where they are not given."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _module(module).add_arguments(parser.add_argument_group())
+    return {action.dest for action in parser._actions}
 
 
-def _source(args: argparse.Namespace, sampling: Sampling) -> dict[str, Any]:
-    """What decides the images. Local weights count by their content: a folder may be trained over."""
-    from diffdpo.devices import pick_device, pick_dtype
-    from diffdpo.runs import content_hash
-    from diffdpo.shapes.weights import resolve_model
-
-    dtype = pick_dtype(args.precision, pick_device(args.device))
-
-    def local_hash(path: str | None) -> str | None:
-        return content_hash(path) if path is not None and Path(path).exists() else None
-
-    return {
-        "model": args.model,
-        "model_sha256": local_hash(resolve_model(args.model)),
-        "lora": args.lora,
-        "lora_sha256": local_hash(args.lora),
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
-        "precision": str(dtype).removeprefix("torch."),
-    }
+def _module(name: str) -> Any:
+    return importlib.import_module(f"diffdpo.commands.{name}")

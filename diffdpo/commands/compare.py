@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.benchmarks import terminal
     from diffdpo.benchmarks.numbers import COMPARISON, comparison_json, write_tables
     from diffdpo.benchmarks.results import read_run
-    from diffdpo.benchmarks.text import comparison_table
+    from diffdpo.benchmarks.tables import comparison_table
     from diffdpo.benchmarks.words import headline, judge_sentence
     from diffdpo.runs import check_place, write_json
 

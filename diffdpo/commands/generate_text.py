@@ -34,9 +34,12 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
 
 def is_text(args: argparse.Namespace) -> bool:
     """Whether the model is a language model, by what lies at its path."""
+    from diffdpo.models.text.packaged import PACKAGES
+
     path = Path(args.model)
     in_folder = (path / "config.json").is_file() and not (path / "model_index.json").is_file()
-    return bool(args.text or args.model == "words" or path.suffix == ".gguf" or in_folder)
+    built_in = args.model in ("words", *PACKAGES)
+    return bool(args.text or built_in or path.suffix == ".gguf" or in_folder)
 
 
 def run_text(args: argparse.Namespace) -> dict[str, Any]:

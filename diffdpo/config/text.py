@@ -43,6 +43,9 @@ class TextDataConfig:
     likelihoods in fewer tokens."""
     held_out_share: float = 0.05
     """Share of the prompts whose examples are kept for the `eval/` figures and never trained on."""
+    filter: str | None = None
+    """What keeps harmful records out: a .txt of words, or a text classifier of transformers as PATH=LABEL,LABEL. Looked
+    at are prompts and the answers to be imitated or preferred."""
     cache: str | None = None
     """Where log-probabilities of a cached reference are kept; None is `cache` beside the data."""
 

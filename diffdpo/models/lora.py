@@ -125,6 +125,7 @@ def merge_text_lora(network: Any, folder: str) -> None:
         raise UserError(f"{folder}: no LoRA of this language model ({' '.join(str(error).split())[:160]})") from None
 
 
+@torch.no_grad()
 def merged_state(network: Any) -> dict[str, Tensor]:
     """The network's tensors with the adapter added, W + alpha / r * up @ down (Hu et al. 2021), computed in float32.
 

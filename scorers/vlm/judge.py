@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from threading import Event
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from scorers.base import check_pairs
+from scorers.chat.asking import Asked, Asker, Model, open_endpoint
+from scorers.chat.questions import agreed
 from scorers.errors import ScorerError
 from scorers.images import to_rgb
-from scorers.vlm.answers import Answer
-from scorers.vlm.cache import AnswerCache, key, user_folder
-from scorers.vlm.inflight import run_all
 from scorers.vlm.options import Options, make_options
-from scorers.vlm.questions import Question, choice, rating
-
-Asked = tuple[str, Question]
-"""What a question is about, for an error message; and the question."""
-
-
-class Model(Protocol):
-    """Whoever answers: `local.LocalModel` or `endpoint.Endpoint`."""
-
-    workers: int
-    """Questions at a time."""
-
-    @property
-    def settings(self) -> dict[str, Any]: ...
-
-    def identity(self) -> dict[str, Any]: ...
-
-    def answer(self, question: Question, stop: Event) -> Answer: ...
+from scorers.vlm.questions import choice, rating
 
 
 def vlm_judge(
@@ -59,12 +39,11 @@ class VLMJudge:
     name = "vlm-judge"
 
     def __init__(self, options: Options, model: Model) -> None:
-        self._options, self._model = options, model
+        self._options = options
         self.scale = f"what the model says on a scale of {options.low} to {options.high}"
         asked = ("question", "pair_question", "low", "high")
         self.settings = {"scorer": self.name, **model.settings, **{part: getattr(options, part) for part in asked}}
-        self._cache = AnswerCache(_folder(options.cache))
-        self._identity = {} if self._cache.folder is None else model.identity()
+        self._asker = Asker(options, model)
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> Tensor:
         """One number per pair of prompt and image: Tensor [N] float32 on the CPU, in units of `scale`."""
@@ -77,7 +56,7 @@ class VLMJudge:
                 question = rating(options.question, prompt, upright, options.low, options.high)
                 yield f"image {index} ({prompt[:60]!r})", question
 
-        return torch.tensor(self._ask(questions()), dtype=torch.float32)
+        return torch.tensor(self._asker.ask(questions()), dtype=torch.float32)
 
     def compare(
         self, prompts: Sequence[str], images_a: Sequence[Image.Image], images_b: Sequence[Image.Image]
@@ -97,60 +76,18 @@ class VLMJudge:
                 yield about, choice(template, prompt, first, second)
                 yield about, choice(template, prompt, second, first)
 
-        values = self._ask(questions())
-        outcomes = [_agreed(ab, 1 - ba) for ab, ba in zip(values[::2], values[1::2], strict=True)]
+        values = self._asker.ask(questions())
+        outcomes = [agreed(ab, 1 - ba) for ab, ba in zip(values[::2], values[1::2], strict=True)]
         return torch.tensor(outcomes, dtype=torch.float32)
-
-    def _ask(self, questions: Iterator[Asked]) -> list[float]:
-        """The values in the order of the questions; one that occurs again is asked once."""
-        stop = Event()
-        names: list[str] = []
-
-        def jobs() -> Iterator[Callable[[], float]]:
-            seen = set()
-            for about, question in questions:
-                names.append(key(self._identity, question.content()))
-                if names[-1] not in seen:
-                    seen.add(names[-1])
-                    yield self._job(names[-1], about, question, stop)
-
-        values = run_all(jobs(), self._model.workers, stop)
-        found = dict(zip(dict.fromkeys(names), values, strict=True))
-        return [found[name] for name in names]
-
-    def _job(self, name: str, about: str, question: Question, stop: Event) -> Callable[[], float]:
-        def job() -> float:
-            answer = self._cache.get(name)
-            if answer is None:
-                try:
-                    answer = self._model.answer(question, stop)
-                except ScorerError as error:
-                    raise ScorerError(f"vlm-judge: {about}: {error}") from error
-                self._cache.put(name, answer)
-            return answer.value
-
-        return job
 
 
 def _model(options: Options, device: str | torch.device, dtype: str | torch.dtype | None) -> Model:
     """Only the one that is used is imported: a judge behind an endpoint needs no transformers."""
     if options.endpoint is not None:
-        try:
-            from scorers.vlm.endpoint import Endpoint
-        except ModuleNotFoundError as error:
-            raise ScorerError(f"vlm-judge: endpoint= needs {error.name!r}, which is not installed") from error
-        return Endpoint(options)
+        return open_endpoint(options)
     from scorers.vlm.local import LocalModel
 
     return LocalModel(options.model or "", device, dtype)
-
-
-def _folder(cache: str | Path | None) -> Path | None:
-    return user_folder() if cache == "auto" else None if cache is None else Path(cache).expanduser()
-
-
-def _agreed(one: float, other: float) -> float:
-    return one if one == other else 0.5
 
 
 def _upright(image: Image.Image, what: str) -> Image.Image:

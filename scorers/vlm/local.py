@@ -18,11 +18,11 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from scorers.chat.answers import Answer
+from scorers.chat.questions import Question
 from scorers.errors import ScorerError, first_line
 from scorers.precision import dtype_name, exact_precision, resolve_device, resolve_dtype
 from scorers.shared import quiet
-from scorers.vlm.answers import Answer
-from scorers.vlm.questions import Question
 from scorers.weights import looks_local
 
 Tokens = tuple[int, ...]

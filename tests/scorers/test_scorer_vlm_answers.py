@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scorers.vlm.answers import read_choice, read_number
+from scorers.chat.answers import read_choice, read_number
 
 
 @pytest.mark.parametrize(

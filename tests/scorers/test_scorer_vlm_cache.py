@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from scorers import ScorerError
-from scorers.vlm.answers import Answer
-from scorers.vlm.cache import AnswerCache, key, user_folder
+from scorers.chat.answers import Answer
+from scorers.chat.cache import AnswerCache, key, user_folder
 
 NAME = key({"model": "m"}, ["Rating", "a cat"])
 

@@ -17,15 +17,16 @@ from typing import Any
 
 import pytest
 import torch
+from chat_samples import ChatServer, asked, fails, says
 from PIL import Image
 from scorer_samples import KINDS
-from vlm_samples import ChatServer, asked, brightness, chat_server, fails, reds, says, shown
+from vlm_samples import brightness, chat_server, reds, shown
 
 import scorers
 from scorers import ScorerError
 from scorers.base import Scorer
+from scorers.chat import retry
 from scorers.images import to_rgb
-from scorers.vlm import retry
 from scorers.vlm.judge import VLMJudge
 
 KEY = "sk-secret-0123456789"

@@ -50,7 +50,7 @@ def judge(folder: Path, **options: Any) -> VLMJudge:
 
 
 def model_of(scorer: VLMJudge) -> local.LocalModel:
-    model = scorer._model
+    model = scorer._asker.model
     assert isinstance(model, local.LocalModel)
     return model
 

@@ -93,7 +93,7 @@ def examples(
 
 def _fitted(item: Item, encoder: Encoder, limits: Limits, count: Count) -> Iterator[Example]:
     if isinstance(item, Document):
-        for piece in _windows(encoder.document(item.text), limits.max_length):
+        for piece in windows(encoder.document(item.text), limits.max_length):
             yield Example(item.where, item.text, (piece,), (1,))
         return
     if isinstance(item, Query):
@@ -166,7 +166,7 @@ def _cut(tokens: Tokens, room: int, limits: Limits) -> Tokens:
     return Tokens((*prompt, *answer), (*[False] * len(prompt), *[True] * len(answer)))
 
 
-def _windows(tokens: Tokens, length: int) -> Iterator[Tokens]:
+def windows(tokens: Tokens, length: int) -> Iterator[Tokens]:
     """A long text in pieces that overlap by one token, so that every token but the first is learnt exactly once."""
     last = len(tokens.ids) - 1
     for start in range(0, last, length - 1):

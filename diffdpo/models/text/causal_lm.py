@@ -102,8 +102,10 @@ def completion_logps(network: TokenLogps, batch: tuple[Tensor, ...]) -> Completi
         return CompletionLogps(tokens.sum(1), completion[:, 1:].sum(1), tokens)
     ids, mask, *placed, owner, last = batch
     tokens = network(ids, mask, placed=placed)
-    sums = tokens.new_zeros(len(last)).index_add(0, owner, tokens)
-    return CompletionLogps(sums, torch.bincount(owner, minlength=len(last)), tokens)
+    counts = torch.bincount(owner, minlength=len(last))
+    # Not index_add: one by one in float32 it rounds more, and on a GPU in any order.
+    sums = torch.stack([part.sum() for part in torch.split(tokens, counts.tolist())])
+    return CompletionLogps(sums, counts, tokens)
 
 
 class CausalLM:

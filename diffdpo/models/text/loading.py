@@ -1,4 +1,7 @@
-"""Opening language models and tokenizers of transformers: a folder, a hub name, a GGUF file. Runs no code from them."""
+"""Opening language models and tokenizers of transformers: a folder, a hub name, a GGUF file, a packaged model.
+
+Runs no code from them.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from torch import Tensor
 
 from diffdpo.errors import UserError
 from diffdpo.models.text.dropout import no_dropout
+from diffdpo.models.text.packaged import packaged
 
-GGUF = ".gguf"
+GGUF, GGUF_FILE = ".gguf", "gguf_file"
 
 
 def load_network(auto_class: Any, path: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -34,15 +38,25 @@ def load_network(auto_class: Any, path: str, dtype: torch.dtype = torch.float32)
             config = transformers.AutoConfig.from_pretrained(place, **options)
             no_dropout(config)
             network, told = auto_class.from_pretrained(
-                place, config=config, dtype=dtype, output_loading_info=True, **options
+                place, config=config, dtype=dtype, output_loading_info=True, **options, **_unpacked(options)
             )
     except ImportError as error:
         raise UserError(f"model.path: {path}: {' '.join(str(error).split())}") from None
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"model.path: {path}: not a language model ({_short(error)})") from None
     _refuse_gaps(path, told)
+    if getattr(network, "hf_quantizer", None) is not None and GGUF_FILE in options:
+        network.hf_quantizer.remove_quantization_config(network)  # or it could be neither saved nor trained
     network.config.use_cache = False
     return network.eval()
+
+
+def _unpacked(options: dict[str, Any]) -> dict[str, Any]:
+    """What makes plain weights of a GGUF file's blocks, which newer transformers would keep."""
+    import transformers
+
+    config = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": config(dequantize=True)} if config and GGUF_FILE in options else {}
 
 
 def load_tokenizer(path: str) -> Any:
@@ -76,16 +90,18 @@ def load_context(path: str) -> int | None:
 
 
 def located(path: str) -> tuple[str, dict[str, Any]]:
-    """What `from_pretrained` is given for a folder, a hub name or a GGUF file: the place, and further arguments.
+    """What `from_pretrained` is given for a folder, a hub name, a GGUF file or the name of a packaged model: the place,
+    and further arguments.
 
     Raises:
         UserError: no such folder or file, and no hub name either.
     """
+    path = packaged(path)
     place = Path(path)
     if place.is_file():
         if place.suffix.lower() != GGUF:
             raise UserError(f"model.path: {path}: of single files only *.gguf is a language model; name its folder")
-        return str(place.parent), {"gguf_file": place.name}
+        return str(place.parent), {GGUF_FILE: place.name}
     if not place.is_dir() and (place.is_absolute() or path.startswith(".") or path.count("/") > 1):
         raise UserError(f"model.path: {path}: no such folder, and a hub name reads owner/name")
     return path, {}

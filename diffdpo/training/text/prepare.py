@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from diffdpo.config import PpoConfig, TextConfig
 from diffdpo.data.text.examples import Count, Example, Limits, examples
+from diffdpo.data.text.moderation import FLAGGED, harmless
 from diffdpo.data.text.purposes import Purpose
 from diffdpo.data.text.readers import TextSource
+from diffdpo.data.text.records import Record
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.training.splits import held_out
+from diffdpo.training.text.filtering import open_moderator
 
 PURPOSES: dict[str, Purpose] = {
     "sft": "demonstrations",
@@ -52,12 +56,23 @@ def prepare(config: TextConfig, source: TextSource, tokenizer: Any, context: int
     """
     encoder = Encoder.of(tokenizer, config.model.path, config.data.end_token)
     limits = limits_of(config, context)
-    found, count = examples(source.records, PURPOSES[config.method], encoder, limits)
+    records, n_flagged = _allowed(config, source)
+    found, count = examples(records, PURPOSES[config.method], encoder, limits)
+    if config.data.filter is not None:
+        count.records += n_flagged
+        count.dropped[FLAGGED] += n_flagged
     held = held_out([example.prompt for example in found], config.data.held_out_share, config.seed)
     train_rows = [row for row, is_held in enumerate(held) if not is_held]
     if not train_rows:
         raise UserError(f"{config.data.path}: nothing to train on: {count.told()}, {sum(held)} held out")
     return Prepared(encoder, limits, found, train_rows, [row for row, is_held in enumerate(held) if is_held], count)
+
+
+def _allowed(config: TextConfig, source: TextSource) -> tuple[Sequence[Record], int]:
+    """The records that `data.filter` lets through, and how many it does not."""
+    if config.data.filter is None:
+        return source.records, 0
+    return harmless(source.records, open_moderator(config.data.filter))
 
 
 def limits_of(config: TextConfig, context: int | None) -> Limits:

@@ -22,6 +22,9 @@ def text_settings(config: TextConfig, source: TextSource) -> dict[str, Any]:
     settings["content"] = {"model": content(config.model.path), "data": source.fingerprint()}
     if isinstance(config.loss, RewardLossConfig) and config.loss.centre_on is not None:
         settings["loss"]["centre_on"] = content(config.loss.centre_on)
+    if config.data.filter is not None:
+        path, _, labels = config.data.filter.partition("=")
+        settings["data"]["filter"] = {"content": content(path), "labels": labels}
     if isinstance(config, PpoConfig):
         settings["reward"]["source"] = content(config.reward.source)
         if config.model.value is not None:

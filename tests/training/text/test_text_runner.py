@@ -20,11 +20,15 @@ from text_samples import language_model, pairs, rankings, write_jsonl
 
 from diffdpo import cli
 from diffdpo.config import TEXT_METHODS, TextConfig, build
+from diffdpo.data.text.readers import open_text
 from diffdpo.errors import UserError
 from diffdpo.models.text.causal_lm import CausalLM
+from diffdpo.models.text.loading import load_tokenizer
 from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.training import checkpoints
+from diffdpo.training.text.prepare import prepare
 from diffdpo.training.text.runner import run_text
+from diffdpo.training.text.settings import text_settings
 
 SCRIPT = """
 import sys, yaml, torch
@@ -102,6 +106,19 @@ def test_every_method_learns(make_text, method):
         assert evaluated[-1]["eval/accuracy"] > 0.8
     assert results["left_out"] == {}
     assert run_text(config) == results  # found done
+
+
+def test_a_filter_leaves_out_what_it_flags_and_counts_it(make_text, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("rain\n")
+    config = make_text("dpo", data__filter=str(words))
+    source, tokenizer = open_text(config.data.path), load_tokenizer(config.model.path)
+    flagged = sum("rain" in row["prompt"] + row["chosen"] for row in pairs(30))
+    count = prepare(config, source, tokenizer, None).count
+    assert count.told() == f"30 records, {flagged} left out for flagged as harmful"
+    before = text_settings(config, source)
+    words.write_text("rain\ntea\n")
+    assert text_settings(config, source)["data"] != before["data"]
 
 
 @pytest.mark.parametrize("method", ["dpo", "reward"])

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from scorers.chat.answers import Answer
 from scorers.errors import ScorerError, first_line
-from scorers.vlm.answers import Answer
 
 _FORMAT = 1
 """Part of every key: to be raised when answers are read in another way."""

@@ -15,7 +15,7 @@ _RATED = re.compile(
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
-    rf"(?:(?:(?:the|my|final|better|best)\s+)*(?:answer|choice|winner){_IS})?(?:image\s+)?\[*(A|B|C|TIE)\]*\.?",
+    rf"(?:(?:(?:the|my|final|better|best)\s+)*(?:answer|choice|winner){_IS})?(?:(?:image|response)\s+)?\[*(A|B|C|TIE)\]*\.?",
     re.IGNORECASE,
 )
 _CHOICES = {"A": 1.0, "B": 0.0, "C": 0.5, "TIE": 0.5}

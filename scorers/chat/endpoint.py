@@ -15,11 +15,11 @@ from typing import Any
 import httpx2
 from PIL import Image
 
+from scorers.chat.answers import Answer
+from scorers.chat.options import ChatOptions, read_key
+from scorers.chat.questions import Part, Question
+from scorers.chat.retry import Passing, retry_after_s, with_retries
 from scorers.errors import ScorerError, first_line
-from scorers.vlm.answers import Answer
-from scorers.vlm.options import Options, read_key
-from scorers.vlm.questions import Part, Question
-from scorers.vlm.retry import Passing, retry_after_s, with_retries
 
 _PASSING = (408, 429)
 """Statuses besides 5xx that may be gone next time."""
@@ -28,11 +28,11 @@ _PASSING = (408, 429)
 class Endpoint:
     """Asks with temperature 0 and a fixed seed. Safe to use from several threads."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ChatOptions) -> None:
         """Reads the key; connects with the first question."""
         self._options = options
-        self._url = _completions(options.endpoint or "")
-        self._key = read_key(options.api_key_env)
+        self._url = _completions(options.endpoint or "", options.who)
+        self._key = read_key(options.api_key_env, options.who)
         self.workers = options.workers
         sent = {"model": options.model, "temperature": 0, "seed": options.seed, "max_tokens": options.max_tokens}
         fields = sent | dict(options.request or {})
@@ -107,16 +107,16 @@ class Endpoint:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _completions(endpoint: str) -> httpx2.URL:
+def _completions(endpoint: str, who: str) -> httpx2.URL:
     """The URL to post to: `endpoint`, with `/chat/completions` unless it ends so."""
     try:
         url = httpx2.URL(endpoint)
     except httpx2.InvalidURL as error:
-        raise ScorerError(f"vlm-judge: the endpoint is no URL ({first_line(error)})") from None
+        raise ScorerError(f"{who}: the endpoint is no URL ({first_line(error)})") from None
     if url.userinfo:
-        raise ScorerError("vlm-judge: the endpoint holds a user or password: put the key into api_key_env's variable")
+        raise ScorerError(f"{who}: the endpoint holds a user or password: put the key into api_key_env's variable")
     if url.scheme not in ("http", "https") or not url.host:
-        raise ScorerError(f"vlm-judge: endpoint {endpoint!r} is no URL like https://host/v1")
+        raise ScorerError(f"{who}: endpoint {endpoint!r} is no URL like https://host/v1")
     path = url.path.rstrip("/")
     return url.copy_with(path=path if path.endswith("/chat/completions") else f"{path}/chat/completions")
 
