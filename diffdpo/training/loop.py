@@ -76,10 +76,12 @@ def train(
     Raises:
         UserError: several steps one after the other, or the weights, were not finite.
     """
-    return _Training(recipe, config, seed, run, folder, accelerator, undecayed, watch).to_the_end()
+    return Training(recipe, config, seed, run, folder, accelerator, undecayed, watch).to_the_end()
 
 
-class _Training:
+class Training:
+    """A run, step by step; see `train`."""
+
     def __init__(
         self,
         recipe: Recipe,
@@ -118,7 +120,7 @@ class _Training:
         window = Window()
         with progress("training", config.steps, self.start, shown=self.accelerator.is_main_process) as advance:
             for step in range(self.start, config.steps):
-                window.add(self._step(step))
+                window.add(self.step(step))
                 done = step + 1
                 saves = done % config.checkpoint_every == 0 or done == config.steps
                 evaluates = done % config.evaluate_every == 0 or done == config.steps
@@ -141,7 +143,7 @@ class _Training:
         put_back(self.recipe.network, keep=main)
         return outcome
 
-    def _step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step over `accumulation` micro-steps; every example weighs the same."""
         config, accelerator = self.config, self.accelerator
         rate = learning_rate(config, step)
@@ -154,12 +156,9 @@ class _Training:
         totals: dict[str, Tensor] = {}
         total_loss = torch.zeros((), device=accelerator.device)
         for micro, examples in enumerate(self._mine(places)):
-            last = micro == config.accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(self.network):
-                with accelerator.autocast():
-                    loss, figures = self.recipe.loss(self.network, examples)
-                accelerator.backward(loss / config.accumulation)
-            total_loss = total_loss + loss.detach()
+            with nullcontext() if micro == config.accumulation - 1 else accelerator.no_sync(self.network):
+                loss, figures = self.micro_step(examples)
+            total_loss = total_loss + loss
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0) + value.detach() / config.accumulation
         spoil_gradient(accelerator, total_loss, self.parameters)
@@ -170,6 +169,13 @@ class _Training:
         if self.average:
             self.average.update(self.parameters, step)
         return {**totals, "grad_norm": norm, "lr": torch.tensor(rate), SKIPPED: skipped}
+
+    def micro_step(self, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradient of some examples to what is there; their loss, detached, and figures."""
+        with self.accelerator.autocast():
+            loss, figures = self.recipe.loss(self.network, examples)
+        self.accelerator.backward(loss / self.config.accumulation)
+        return loss.detach(), figures
 
     def _mine(self, places: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
         """This process's share of a step, by micro-steps."""
