@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffdpo.models.blank import place, without_numbers
+from diffdpo.models.memory.blank import place, without_numbers
 from speed.models import random_model
 from speed.ours import Ours
 from speed.workload import Workload

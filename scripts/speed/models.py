@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from diffdpo.models.architectures import architecture_of, published, published_encoders
+from diffdpo.models.memory.architectures import architecture_of, published, published_encoders
 from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.registry import family_of
 from diffdpo.runs import read_json

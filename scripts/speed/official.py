@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffdpo.models.footprint import HALVES
+from diffdpo.models.memory.footprint import HALVES
 from diffdpo.objectives import Draws, draw
 from diffdpo.training.optimization import make_optimizer, parameter_groups
 from speed.workload import Bench

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from diffdpo.data.latents import Batch, LatentCache
-from diffdpo.training.diffusion_dpo import DiffusionDpo
+from diffdpo.training.image.dpo import DiffusionDpo
+from diffdpo.training.image.methods import make_recipe
+from diffdpo.training.image.reference import ReferenceTable
 from diffdpo.training.loop import Training
-from diffdpo.training.methods import make_recipe
 from diffdpo.training.processes import new_accelerator
-from diffdpo.training.reference import ReferenceTable
 from speed.models import free_encoders
 from speed.workload import Bench
 

@@ -20,7 +20,7 @@ from diffdpo.config import DpoConfig, build
 from diffdpo.data.framing import Framing
 from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import Pair, TripletStore, write_pairs
-from diffdpo.models.footprint import HALVES
+from diffdpo.models.memory.footprint import HALVES
 from diffdpo.training.order import Order
 from speed.models import SIZES, random_model
 
@@ -44,7 +44,7 @@ class Workload:
     precision: str = "fp32"
     device: str = "cpu"
     optimizer: str = "adamw"
-    learning_rate: float = 1e-5
+    learning_rate: float = 1e-6
     beta: float = 5000.0
     update: bool = True
     one_copy: bool = False
