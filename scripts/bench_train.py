@@ -267,10 +267,8 @@ def peak_of(workload: Workload, name: str) -> float:
         way.open()
         if isinstance(way, Ours):
             way.encoders = None  # nobody puts them back: they leave the memory, as in a run
-        for number in range(2):
-            if number == 1:
-                forget_peak(workload.device)
-            way.step(number)
+        forget_peak(workload.device)
+        way.step(0)
         return (peak_bytes(workload.device) - before) / 1e9
 
 
