@@ -254,7 +254,8 @@ def text(place: Place) -> dict[str, Any]:
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         steps = 3 if place.tiny else 100
         keys = {
-            "output": f"{folder}/run", "model.path": LANGUAGE_MODEL, "data.path": data, "training.steps": steps,
+            "output": f"{folder}/run", "model.path": LANGUAGE_MODEL, "data.path": data, "data.max_length": 128,
+            "training.steps": steps,
             "training.batch_size": 8, "training.log_every": steps // 3, "training.evaluate_every": steps,
         }  # fmt: skip
         run_text(load_config(find_config("text_dpo.yaml"), [f"{key}={value}" for key, value in keys.items()]))  # type: ignore[arg-type]

@@ -6,11 +6,13 @@ A product and a sum are two. Counted are matrix products, convolutions and atten
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffdpo.models.lora import adapter_off
 from diffdpo.models.memory.blank import place, without_numbers
 from speed.models import random_model
 from speed.ours import Ours
@@ -22,7 +24,7 @@ class Parts:
     """Of one pair.
 
     Attributes:
-        forward: both images through the UNet, no gradients.
+        forward: both images through the reference, which has no LoRA and no gradients.
         trained: forward and backward.
         remade: the same with checkpointed gradients.
         images: both through the autoencoder's encoder.
@@ -64,7 +66,8 @@ def count_parts(workload: Workload) -> Parts:
             model.predict(model.network, *inputs).square().mean().backward()
 
         with torch.no_grad():
-            forward = _count(lambda: model.predict(model.network, *inputs))
+            with adapter_off(model.network) if workload.lora_rank else nullcontext():
+                forward = _count(lambda: model.predict(model.network, *inputs))
             images = _count(lambda: vae.encode(torch.zeros(2, 3, workload.pixels, workload.pixels)))
             text = _count(lambda: [encoder(tokens) for encoder in encoders])
         trained = _count(train)
