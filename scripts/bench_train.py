@@ -101,7 +101,7 @@ def workload_of(args: argparse.Namespace) -> Workload:
         model=args.model,
         size=args.size,
         pairs=args.pairs,
-        stored=max(8, args.pairs),
+        stored=max(2, args.pairs),
         lora_rank=args.lora,
         precision=args.precision,
         device=args.device,
