@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffdpo.config import DpoConfig
 from diffdpo.data.latents import Batch, LatentCache
 from diffdpo.training.image.dpo import DiffusionDpo
 from diffdpo.training.image.methods import make_recipe
@@ -32,6 +33,7 @@ DEFAULT = {
 """What can be switched off."""
 EXTRA = {
     "table": "the reference's errors come from a table, made before training",
+    "prefetch": "a thread prepares two micro-batches ahead",
 }
 """What can be switched on."""
 
@@ -64,7 +66,7 @@ class Ours:
             network.enable_gradient_checkpointing()
         self.encoders = free_encoders(self.model) if self.has("cache") else None
         recipe = self._recipe()
-        config = self.workload.config().training
+        config = self._config().training
         self.training = Training(
             recipe, config, self.workload.seed, "", self.bench.folder, new_accelerator(config.precision), ()
         )
@@ -90,8 +92,11 @@ class Ours:
             loss = self.training.micro_step(self.bench.order.at(number))[0]
         return loss if self.has("metrics") else loss.item()
 
+    def _config(self) -> DpoConfig:
+        return self.workload.config(prefetch=2 if self.has("prefetch") else 0)
+
     def _recipe(self) -> DiffusionDpo:
-        config = self.workload.config()
+        config = self._config()
         cache: Any = self.bench.cache if self.has("cache") else LiveCache(self.bench)
         rows = list(range(len(self.bench.store)))
         itself = self.workload.one_copy or self.has("table")
