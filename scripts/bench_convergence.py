@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("override", nargs="*", metavar="section.key=value", help="for all runs")
     args = parser.parse_args()
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: train(*run, args), [(way, seed) for seed in args.seeds for way in args.ways]))
+        runs = [(way, seed) for seed in args.seeds for way in args.ways]
+        list(pool.map(lambda run: train(run[0], run[1], args), runs))
     for line in table(args):
         print(line)
 

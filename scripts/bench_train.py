@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     workload = workload_of(args)
+    found: dict[str, Any]
     if args.memory:
         found = {"memory": memory(args)}
     elif args.losses:
@@ -266,7 +267,7 @@ def peak_of(workload: Workload, name: str) -> float:
             way = Ours(bench, without=["activations"] * (name == "checkpointed"), extra=["table"] * (name == "table"))
         way.open()
         if isinstance(way, Ours):
-            way.encoders = None  # nobody puts them back: they leave the memory, as in a run
+            way.encoders = {}  # nobody puts them back: they leave the memory, as in a run
         forget_peak(workload.device)
         way.step(0)
         return (peak_bytes(workload.device) - before) / 1e9

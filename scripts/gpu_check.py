@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def matmul(place: Place) -> dict[str, Any]:
     for dtype in (torch.bfloat16, torch.float32):
         a, b = (torch.randn(size, size, device=place.device, dtype=dtype) for _ in range(2))
         a @ b
-        seconds = _seconds(place, lambda a=a, b=b: a @ b, times)
+        seconds = _seconds(place, partial(torch.matmul, a, b), times)
         found[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds / 1e12
     return {"size": size, "tflops_per_second": found}
 
@@ -131,7 +132,7 @@ def compiled(place: Place) -> dict[str, Any]:
             start = time.perf_counter()
             losses = [float(way.step(number)) for number in range(4)]
             first = time.perf_counter() - start
-            seconds = _seconds(place, lambda way=way: way.step(4), 2 if place.tiny else 10)
+            seconds = _seconds(place, partial(way.step, 4), 2 if place.tiny else 10)
             way.close()
         found[name] = {"losses": losses, "first_steps_seconds": first, "seconds_per_step": seconds}
     gap = _gap(found["plain"]["losses"], found["compiled"]["losses"])
@@ -167,7 +168,7 @@ def memory(place: Place) -> dict[str, Any]:
             with Bench(workload) as bench:
                 way = Ours(bench, without=["activations"] if checkpointed else [])
                 way.open()
-                way.encoders = None
+                way.encoders = {}  # they leave the memory, as in a run
                 way.step(0)
                 forget_peak(place.device)
                 way.step(1)

@@ -32,7 +32,8 @@ class Times:
     processor: list[float] = field(default_factory=list)
 
     def median(self, kind: str) -> float:
-        return statistics.median(getattr(self, kind))
+        seconds: list[float] = getattr(self, kind)
+        return statistics.median(seconds)
 
 
 def take_turns(

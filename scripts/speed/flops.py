@@ -63,7 +63,7 @@ def count_parts(workload: Workload) -> Parts:
         inputs = (x_t, torch.zeros(2, dtype=torch.int64), conditioning)
 
         def train() -> None:
-            model.predict(model.network, *inputs).square().mean().backward()
+            torch.autograd.backward(model.predict(model.network, *inputs).square().mean())
 
         with torch.no_grad():
             with adapter_off(model.network) if workload.lora_rank else nullcontext():

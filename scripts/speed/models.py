@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -91,9 +90,13 @@ def _pipeline(kind: str, parts: dict[str, Any]) -> Any:
     )
 
 
-def free_encoders(model: PipelineModel) -> SimpleNamespace:
-    """Take the encoders out of a model, as a run does before its first step; what is returned puts them back."""
-    names = ("vae", *model.text_encoders)
-    kept = {name: getattr(model.pipeline, name) for name in names}
+def take_encoders(model: PipelineModel) -> dict[str, Any]:
+    """Take the encoders out of a model, as a run does before its first step; returns them by their names."""
+    taken = {name: getattr(model.pipeline, name) for name in ("vae", *model.text_encoders)}
     model.forget_encoders()
-    return SimpleNamespace(put_back=lambda: [setattr(model.pipeline, name, part) for name, part in kept.items()])
+    return taken
+
+
+def put_back(model: PipelineModel, encoders: Mapping[str, Any]) -> None:
+    for name, part in encoders.items():
+        setattr(model.pipeline, name, part)

@@ -56,7 +56,7 @@ class Official:
         pixels, draws = self.pixels(rows), self.draws(examples)
         with self._autocast():
             loss, accuracy = self.loss(pixels, draws, rows)
-        loss.backward()
+        torch.autograd.backward(loss)
         told = loss.item(), accuracy.item()
         if self.workload.update:
             nn.utils.clip_grad_norm_(self.trained, 1.0)
@@ -83,7 +83,8 @@ class Official:
     def encode(self, pixels: Tensor, posterior_noise: Tensor) -> Tensor:
         vae: Any = self.model.pipeline.vae
         posterior = vae.encode(pixels.to(self.device)).latent_dist
-        return ((posterior.mean + posterior.std * posterior_noise) * vae.config.scaling_factor).float()
+        latents: Tensor = ((posterior.mean + posterior.std * posterior_noise) * vae.config.scaling_factor).float()
+        return latents
 
     def conditioning(self, rows: Sequence[int], latent_size: tuple[int, int]) -> dict[str, Tensor]:
         captions = [self.bench.store.captions[row] for row in rows]

@@ -20,7 +20,7 @@ from diffdpo.training.image.methods import make_recipe
 from diffdpo.training.image.reference import ReferenceTable
 from diffdpo.training.loop import Training
 from diffdpo.training.processes import new_accelerator
-from speed.models import free_encoders
+from speed.models import put_back, take_encoders
 from speed.workload import Bench
 
 DEFAULT = {
@@ -64,7 +64,7 @@ class Ours:
         network: Any = self.model.network
         if not self.has("activations"):
             network.enable_gradient_checkpointing()
-        self.encoders = free_encoders(self.model) if self.has("cache") else None
+        self.encoders = take_encoders(self.model) if self.has("cache") else {}
         recipe = self._recipe()
         config = self._config().training
         self.training = Training(
@@ -82,8 +82,7 @@ class Ours:
             parameter.grad = None
         del self.training
         self.model.__dict__.pop("_attention_kernel", None)
-        if self.encoders:
-            self.encoders.put_back()
+        put_back(self.model, self.encoders)
 
     def step(self, number: int) -> float | Tensor:
         if self.workload.update:
@@ -126,7 +125,7 @@ class Ours:
         self.model.memory_format = layout
         self.model.network.to(memory_format=layout)  # type: ignore[call-overload]
         if not self.has("kernel"):
-            self.model._attention_kernel = lambda x_t: nullcontext()  # type: ignore[method-assign]
+            self.model._attention_kernel = lambda x_t: nullcontext()
 
 
 class LiveCache:
