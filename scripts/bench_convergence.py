@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--levels", type=float, nargs="+", default=[0.7, 0.75, 0.8], metavar="A")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument("--exact", action="store_true", help="measure each result by the exact checker too")
-    parser.add_argument("override", nargs="*", metavar="section.key=value", help="for all runs")
+    parser.add_argument("--also", nargs="+", default=[], metavar="section.key=value", help="for all runs")
     args = parser.parse_args()
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = [(way, seed) for seed in args.seeds for way in args.ways]
@@ -64,7 +64,7 @@ def train(way: str, seed: int, args: argparse.Namespace) -> None:
         f"training.evaluate_every={args.every}",
         held_out,
         *WAYS[way],
-        *args.override,
+        *args.also,
     ]
     diffdpo(["train", str(ROOT / "configs" / "shapes_dpo.yaml"), *keys], folder, args.jobs)
     if args.exact:
