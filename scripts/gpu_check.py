@@ -146,7 +146,7 @@ def fp16_scaler(place: Place) -> dict[str, Any]:
     with Bench(place.workload(precision=precision)) as bench:
         way = Ours(bench)
         way.open()
-        left_out = [float(way.training.step(number)["skipped"]) for number in range(3 if place.tiny else 12)]
+        left_out = [float(way.training._step(number)["skipped"]) for number in range(3 if place.tiny else 12)]
         scaler = way.training.accelerator.scaler
         finite = all(bool(p.isfinite().all()) for p in way.training.parameters)
         scale = scaler.get_scale() if scaler else None

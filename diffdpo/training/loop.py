@@ -76,12 +76,10 @@ def train(
     Raises:
         UserError: several steps one after the other, or the weights, were not finite.
     """
-    return Training(recipe, config, seed, run, folder, accelerator, undecayed, watch).to_the_end()
+    return _Training(recipe, config, seed, run, folder, accelerator, undecayed, watch).to_the_end()
 
 
-class Training:
-    """A run, step by step; see `train`."""
-
+class _Training:
     def __init__(
         self,
         recipe: Recipe,
@@ -120,7 +118,7 @@ class Training:
         window = Window()
         with progress("training", config.steps, self.start, shown=self.accelerator.is_main_process) as advance:
             for step in range(self.start, config.steps):
-                window.add(self.step(step))
+                window.add(self._step(step))
                 done = step + 1
                 saves = done % config.checkpoint_every == 0 or done == config.steps
                 evaluates = done % config.evaluate_every == 0 or done == config.steps
@@ -143,7 +141,7 @@ class Training:
         put_back(self.recipe.network, keep=main)
         return outcome
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def _step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step over `accumulation` micro-steps; every example weighs the same."""
         config, accelerator = self.config, self.accelerator
         rate = learning_rate(config, step)
@@ -157,7 +155,7 @@ class Training:
         total_loss = torch.zeros((), device=accelerator.device)
         for micro, examples in enumerate(self._mine(places)):
             with nullcontext() if micro == config.accumulation - 1 else accelerator.no_sync(self.network):
-                loss, figures = self.micro_step(examples)
+                loss, figures = self._micro_step(examples)
             total_loss = total_loss + loss
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0) + value.detach() / config.accumulation
@@ -170,7 +168,7 @@ class Training:
             self.average.update(self.parameters, step)
         return {**totals, "grad_norm": norm, "lr": torch.tensor(rate), SKIPPED: skipped}
 
-    def micro_step(self, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _micro_step(self, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradient of some examples to what is there; their loss, detached, and figures."""
         with self.accelerator.autocast():
             loss, figures = self.recipe.loss(self.network, examples)

@@ -18,7 +18,7 @@ from diffdpo.data.latents import Batch, LatentCache
 from diffdpo.training.image.dpo import DiffusionDpo
 from diffdpo.training.image.methods import make_recipe
 from diffdpo.training.image.reference import ReferenceTable
-from diffdpo.training.loop import Training
+from diffdpo.training.loop import _Training
 from diffdpo.training.processes import new_accelerator
 from speed.models import put_back, take_encoders
 from speed.workload import Bench
@@ -68,7 +68,7 @@ class Ours:
         self.encoders = take_encoders(self.model) if self.has("cache") else {}
         recipe = self._recipe()
         config = self._config().training
-        self.training = Training(
+        self.training = _Training(
             recipe, config, self.workload.seed, "", self.bench.folder, new_accelerator(config.precision), ()
         )
         if not self.has("fused"):
@@ -87,9 +87,9 @@ class Ours:
 
     def step(self, number: int) -> float | Tensor:
         if self.workload.update:
-            loss = self.training.step(number)["loss"]
+            loss = self.training._step(number)["loss"]
         else:
-            loss = self.training.micro_step(self.bench.order.at(number))[0]
+            loss = self.training._micro_step(self.bench.order.at(number))[0]
         return loss if self.has("metrics") else loss.item()
 
     def _config(self) -> DpoConfig:
