@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffdpo.config import ImageConfig
-    from diffdpo.models.memory.footprint import Tuning
 
 LABELS = {
     "network": "the network's weights",
@@ -33,38 +32,18 @@ def training_memory(config: ImageConfig, size: tuple[int, int]) -> dict[str, Any
     from diffdpo.models.memory.architectures import architecture_of
     from diffdpo.models.memory.footprint import footprint
     from diffdpo.models.memory.weights import encoders_gb
+    from diffdpo.training.image.fitting import settle_checkpointing, tuning_of
 
     path = config.model.path
     architecture, encoders = architecture_of(path), encoders_gb(path)
     if architecture is None:
         return {"memory_gb": None, "memory_parts_gb": None, "encoding_gb": None}
-    found = footprint(architecture, tuning_of(config, size), path)
+    found = footprint(architecture, tuning_of(settle_checkpointing(config, size), size), path)
     return {
         "memory_gb": found.total / 1e9,
         "memory_parts_gb": {name: value / 1e9 for name, value in found.parts.items()},
         "encoding_gb": None if encoders is None else encoders + found.network / 1e9,
     }
-
-
-def tuning_of(config: ImageConfig, size: tuple[int, int]) -> Tuning:
-    """A config, as far as memory knows."""
-    from diffdpo.devices import pick_device
-    from diffdpo.models.memory.footprint import Tuning
-
-    training = config.training
-    sides = 1 if config.method == "sft" else 2  # losers are not trained on
-    return Tuning(
-        images=sides * training.batch_size,
-        size=size,
-        lora_rank=config.lora.rank,
-        copy=config.model.reference == "copy",
-        ema=training.ema is not None,
-        optimizer=training.optimizer,
-        precision=training.precision,
-        checkpointing=training.gradient_checkpointing,
-        gpu=pick_device("auto").startswith("cuda"),
-        max_sequence_length=config.model.max_sequence_length,
-    )
 
 
 def show_memory(plan: dict[str, Any]) -> None:

@@ -101,6 +101,23 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ImageTrainingConfig(TrainingConfig):
+    timesteps: Literal["uniform", "stratified"] = "uniform"
+    """`uniform` draws every timestep for itself. `stratified` spreads them evenly over the pairs of a step, and over
+    those of any steps that follow each other; what `timestep_power` says of their density still holds."""
+    noise: Literal["independent", "antithetic"] = "independent"
+    """`antithetic`: in every second epoch a pair is seen with the noise of the epoch before, with the other sign."""
+    prefetch: int = 0
+    """Micro-batches that a thread prepares ahead, in pinned memory for a GPU; 0 prepares each when it is needed."""
+    compile: bool = False
+    """Lets torch compile the network's blocks, which takes minutes at the start; meant for a GPU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("training.prefetch", self.prefetch, 0, 64)
+
+
+@dataclass(frozen=True)
 class LossConfig:
     beta: float
     """Strength of the tie to the reference, in the official convention: the logit is beta/2 times the margin of mean
@@ -200,7 +217,7 @@ class ImageConfig:
     """The run's folder."""
     model: ModelConfig | FreeModelConfig
     data: DataConfig
-    training: TrainingConfig
+    training: ImageTrainingConfig
     loss: LossConfig | KtoLossConfig | MapoLossConfig | SftLossConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)

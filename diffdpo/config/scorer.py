@@ -82,6 +82,7 @@ class ScorerConfig:
 
     def __post_init__(self) -> None:
         in_range("seed", self.seed, 0, 2**31)
+        self.training.refuse_auto("a scorer")
         if self.training.timestep_power != 1.0:
             raise UserError("training.timestep_power: a scorer has no timesteps; leave it out")
         if self.model.unlocked_image_groups == 0 and self.model.unlocked_text_blocks == 0:

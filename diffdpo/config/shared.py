@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffdpo.config.strict import in_range
+from diffdpo.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class TrainingConfig:
     """A timestep t is drawn in proportion to t^(power - 1): 1 is uniform, as in the paper; above 1 the noisy steps,
     which settle a picture's composition, come more often."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Literal[True, False, "auto"] = False
+    """Less memory for more time: activations are made again in the backward pass. `auto`, for image models, does so
+    where the estimate of `--dry-run` says that they would not fit."""
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     log_every: int = 10
@@ -57,6 +60,11 @@ class TrainingConfig:
         in_range("training.timestep_power", self.timestep_power, 0.1, 10)
         if self.ema is not None:
             in_range("training.ema", self.ema, 0, 1)
+
+    def refuse_auto(self, what: str) -> None:
+        """Raise UserError if something is to be estimated that is only estimated for image models."""
+        if self.gradient_checkpointing == "auto":
+            raise UserError(f"training.gradient_checkpointing: auto cannot be had for {what}; say true or false")
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         in_range("seed", self.seed, 0, 2**31)
+        self.training.refuse_auto("text")
         if self.training.timestep_power != 1.0:
             raise UserError("training.timestep_power: text has no timesteps; leave it out")
         self._check_reference()

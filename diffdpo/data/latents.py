@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -54,11 +54,17 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def pinned(self) -> Batch:
+        """The same batch in memory from which a GPU takes it while others go on."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, move: Callable[[Tensor], Tensor]) -> Batch:
         def moved(value: Any) -> Any:
             if isinstance(value, dict):
                 return {name: moved(tensor) for name, tensor in value.items()}
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            return move(value) if isinstance(value, Tensor) else value
 
         return replace(self, **{field.name: moved(getattr(self, field.name)) for field in fields(self)})
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from diffdpo.errors import UserError
 from diffdpo.models.attention import attention_kernel
+from diffdpo.models.compiled import compile_blocks
 from diffdpo.models.export.form import AS_TRAINED, Form
 from diffdpo.models.export.write import write
 from diffdpo.models.lora import ATTENTION, adapter_off, add_lora
@@ -79,10 +80,11 @@ class PipelineModel:
         max_sequence_length: int | None = None,
     ) -> None:
         self.path = path
+        self._backend: str | None = None
         self.pipeline = pipeline
         self.network: nn.Module = getattr(pipeline, self.denoiser)
         self.lora_rank = lora_rank
-        self.objective: Objective = _objective(pipeline.scheduler, path)
+        self.objective: Objective = _objective(pipeline.scheduler, path, device)
         self.guidance = self._guidance(guidance)
         self.max_sequence_length = self._sequence_length(max_sequence_length)
         for name in self._encoders():
@@ -157,7 +159,18 @@ class PipelineModel:
         if self.lora_rank:
             return self._predict_with_adapter_off
         frozen = copy.deepcopy(self.network).requires_grad_(False).eval()
+        if self._backend:
+            compile_blocks(frozen, self._backend)  # which copying undoes; the reference must run the same kernels
         return lambda x_t, timesteps, conditioning: self.predict(frozen, x_t, timesteps, conditioning)
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Let torch compile the network's repeated blocks, and those of its reference. Call it before `reference`.
+
+        Args:
+            backend: torch.compile's.
+        """
+        compile_blocks(self.network, backend)
+        self._backend = backend
 
     def forget_encoders(self) -> None:
         for name in self._encoders():
@@ -217,11 +230,11 @@ class PipelineModel:
         return encoder
 
 
-def _objective(scheduler: Any, path: str) -> Objective:
-    """What the checkpoint's scheduler says that the network predicts."""
+def _objective(scheduler: Any, path: str, device: str | torch.device) -> Objective:
+    """What the checkpoint's scheduler says that the network predicts; its numbers on `device`."""
     if hasattr(scheduler, "alphas_cumprod"):
         try:
-            return Diffusion(scheduler.alphas_cumprod, scheduler.config.prediction_type)
+            return Diffusion(scheduler.alphas_cumprod.to(device), scheduler.config.prediction_type)
         except ValueError as error:
             raise UserError(f"model {path!r}: {error}") from None
     if type(scheduler).__name__.startswith("FlowMatch"):

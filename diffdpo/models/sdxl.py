@@ -43,8 +43,10 @@ class SDXL(PipelineModel):
         return {**super().encoder_identity(), "force_zeros_for_empty_prompt": zeros}
 
     def add_sizes(self, conditioning: Conditioning, sizes: Tensor, latent_size: tuple[int, int]) -> Conditioning:
-        trained = sizes.new_tensor(latent_size) * self.pipeline.vae_scale_factor
-        return {**conditioning, "time_ids": torch.cat([sizes, trained.expand(len(sizes), 2)], dim=1)}
+        # Filled on the device: a tensor made of a list would be copied there, and the copy waited for.
+        edges = (edge * self.pipeline.vae_scale_factor for edge in latent_size)
+        trained = torch.stack([torch.full_like(sizes[:, 0], edge) for edge in edges], dim=1)
+        return {**conditioning, "time_ids": torch.cat([sizes, trained], dim=1)}
 
     def _forward(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         added = {"text_embeds": conditioning["pooled_prompt_embeds"], "time_ids": conditioning["time_ids"].float()}

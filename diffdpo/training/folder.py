@@ -37,7 +37,9 @@ CONFIG = "config.json"
 """The whole config of a run, paths included, beside the manifest."""
 
 
-PACE = ("checkpoint_every", "keep_checkpoints", "log_every", "evaluate_every")
+PACE = ("checkpoint_every", "keep_checkpoints", "log_every", "evaluate_every", "prefetch")
+LATER = {"timesteps": "uniform", "noise": "independent", "compile": False}
+"""Keys of the `training` section that there were not from the beginning, with what changes nothing."""
 
 
 def finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -139,8 +141,10 @@ def _key_of(folder: Path, key: str) -> str | None:
 
 def without_pace(training: dict[str, Any]) -> dict[str, Any]:
     """The `training` section less what may be another when a run goes on: the keys that say how often it writes,
-    which move no weight, and how a step's pairs are shared out, of which only the number is kept."""
-    return {key: value for key, value in in_one(training).items() if key not in PACE}
+    which move no weight, and how a step's pairs are shared out, of which only the number is kept; and less the keys of
+    `LATER` that change nothing, so that runs made before there were such keys still go on."""
+    kept = {key: value for key, value in in_one(training).items() if key not in PACE}
+    return {key: value for key, value in kept.items() if key not in LATER or value != LATER[key]}
 
 
 def _step_of(folder: Path) -> int | None:

@@ -154,12 +154,9 @@ class _Training:
         totals: dict[str, Tensor] = {}
         total_loss = torch.zeros((), device=accelerator.device)
         for micro, examples in enumerate(self._mine(places)):
-            last = micro == config.accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(self.network):
-                with accelerator.autocast():
-                    loss, figures = self.recipe.loss(self.network, examples)
-                accelerator.backward(loss / config.accumulation)
-            total_loss = total_loss + loss.detach()
+            with nullcontext() if micro == config.accumulation - 1 else accelerator.no_sync(self.network):
+                loss, figures = self._micro_step(examples)
+            total_loss = total_loss + loss
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0) + value.detach() / config.accumulation
         spoil_gradient(accelerator, total_loss, self.parameters)
@@ -170,6 +167,13 @@ class _Training:
         if self.average:
             self.average.update(self.parameters, step)
         return {**totals, "grad_norm": norm, "lr": torch.tensor(rate), SKIPPED: skipped}
+
+    def _micro_step(self, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradient of some examples to what is there; their loss, detached, and figures."""
+        with self.accelerator.autocast():
+            loss, figures = self.recipe.loss(self.network, examples)
+        self.accelerator.backward(loss / self.config.accumulation)
+        return loss.detach(), figures
 
     def _mine(self, places: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
         """This process's share of a step, by micro-steps."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,14 +37,27 @@ class Order:
         places = range(start, end)
         return [(self._permutation(place // self.n)[place % self.n], place // self.n) for place in places]
 
+    def place(self, index: int, epoch: int) -> int:
+        """Where `between` has that example."""
+        return epoch * self.n + self._places(epoch)[index]
+
+    def _places(self, epoch: int) -> list[int]:
+        return self._kept("_inverse", epoch, lambda: torch.tensor(self._permutation(epoch)).argsort().tolist())
+
     def _permutation(self, epoch: int) -> list[int]:
-        cached: dict[int, list[int]] = self.__dict__.setdefault("_epochs", {})
-        if epoch not in cached:
-            if len(cached) > 1:
-                cached.pop(min(cached))
-            generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
-            cached[epoch] = torch.randperm(self.n, generator=generator).tolist()
-        return cached[epoch]
+        generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
+        return self._kept("_epochs", epoch, lambda: torch.randperm(self.n, generator=generator).tolist())
+
+    def _kept(self, name: str, epoch: int, make: Callable[[], list[int]]) -> list[int]:
+        """The lists of the last two epochs that were asked for are kept; a thread may ask while another does."""
+        kept: dict[int, list[int]] = self.__dict__.setdefault(name, {})
+        found = kept.get(epoch)
+        if found is None:
+            found = make()
+            if len(kept) > 1:
+                kept.pop(min(kept), None)
+            kept[epoch] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,16 @@ class BucketOrder:
         blocks = [self._block(number) for number in range(first, -(-end // self.block))]
         dealt = [example for block in blocks for example in block]
         return dealt[start - first * self.block : end - first * self.block]
+
+    def place(self, index: int, epoch: int) -> int:
+        """The place in the sequence of the example's own bucket, of which every block is a piece."""
+        _, order = self._orders[self.buckets[index]]
+        return order.place(self._ranks[index], epoch)
+
+    @cached_property
+    def _ranks(self) -> dict[int, int]:
+        """Of every example its number among those of its bucket."""
+        return {index: rank for members, _ in self._orders.values() for rank, index in enumerate(members)}
 
     def _block(self, number: int) -> list[tuple[int, int]]:
         round_ = number * self.block // self.n

@@ -1,8 +1,9 @@
 """Draws depend on seed, pair and index, and on nothing else."""
 
+import pytest
 import torch
 
-from diffdpo.objectives import draw, draw_view
+from diffdpo.objectives import draw, draw_view, spread
 
 SHAPE = (4, 8, 8)
 
@@ -62,3 +63,41 @@ def test_a_view_is_a_function_of_seed_pair_and_epoch_and_all_come_equally_often(
 
 def test_one_view_is_the_first():
     assert draw_view(7, "a", 3, 1) == 0
+
+
+@pytest.mark.parametrize("first", [0, 7, 10_000_019])
+@pytest.mark.parametrize("batch", [8, 100])
+def test_levels_that_follow_each_other_lie_evenly(first, batch):
+    """No gap between neighbours is longer than 2.62 / B, where independent draws leave one of about ln(B) / B."""
+    levels = spread(3, range(first, first + batch)).sort().values
+    gaps = torch.cat([levels.diff(), (levels[:1] + 1 - levels[-1:])])
+    assert gaps.max() < 2.62 / batch
+    assert gaps.min() > 0.3 / batch
+    assert levels.min() >= 0
+    assert levels.max() < 1
+
+
+def test_levels_depend_on_seed_and_place_alone():
+    assert torch.equal(spread(3, [5, 6, 7])[1:], spread(3, [6, 7]))
+    assert not torch.equal(spread(3, [5]), spread(4, [5]))
+
+
+def test_levels_take_the_place_of_the_timesteps_and_a_power_still_skews_them():
+    levels = torch.tensor([0.0, 0.25, 0.81, 0.9999999999999999], dtype=torch.float64)
+    pairs, indices = list("abcd"), [0] * 4
+    plain = draw(0, pairs, indices, SHAPE, 1000)
+    even = draw(0, pairs, indices, SHAPE, 1000, levels=levels)
+    late = draw(0, pairs, indices, SHAPE, 1000, levels=levels, timestep_power=2.0)
+    assert even.timesteps.tolist() == [0, 250, 810, 999]
+    assert late.timesteps.tolist() == [0, 500, 900, 999]  # the square roots
+    assert torch.equal(plain.noise, even.noise)
+    assert torch.equal(plain.posterior_w, even.posterior_w)
+
+
+def test_antithetic_noise_is_that_of_the_draw_before_with_the_other_sign():
+    first, second, third = (draw(0, ["a"], [index], SHAPE, 1000, antithetic=True) for index in range(3))
+    assert torch.equal(second.noise, -first.noise)
+    assert not torch.equal(third.noise.abs(), first.noise.abs())
+    plain = draw(0, ["a"], [1], SHAPE, 1000)
+    assert torch.equal(second.posterior_w, plain.posterior_w)
+    assert torch.equal(second.timesteps, plain.timesteps)

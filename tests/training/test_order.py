@@ -19,6 +19,11 @@ def test_any_step_can_be_asked_for_first():
     assert later.at(4) == [Order(n=10, batch=4, seed=3).at(s) for s in range(5)][4]
 
 
+def test_a_place_is_where_the_example_is_dealt():
+    order = Order(n=10, batch=4, seed=3)
+    assert [order.place(*example) for example in order.between(0, 45)] == list(range(45))
+
+
 def test_seeds_differ():
     assert Order(50, 50, seed=0).at(0) != Order(50, 50, seed=1).at(0)
 
@@ -80,3 +85,16 @@ def test_seeds_of_buckets_differ():
 def test_half_a_block_in_a_step_is_an_error():
     with pytest.raises(ValueError, match="not a whole number of blocks"):
         bucketed(batch=6)
+
+
+def test_places_of_a_block_follow_each_other_in_the_sequence_of_its_bucket():
+    order = bucketed()
+    seen = {bucket: [] for bucket in BUCKETS}
+    for step in range(40):
+        for index, epoch in order.at(step):
+            seen[BUCKETS[index]].append(order.place(index, epoch))
+    for places in seen.values():
+        # Blocks of a round are shuffled; within one, places go up by one.
+        blocks = [places[start : start + 4] for start in range(0, len(places), 4)]
+        assert all(block == list(range(block[0], block[0] + 4)) for block in blocks)
+        assert len(set(places)) == len(places)

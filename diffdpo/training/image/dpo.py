@@ -25,8 +25,7 @@ class DiffusionDpo(ReferencedRecipe):
         return diffusion_dpo_loss(*errors, beta=config.beta, kind=config.kind, label_smoothing=config.label_smoothing)
 
     def loss(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self._batch(examples)
-        noised = self._noise(batch, [epoch for _, epoch in examples])
+        batch, noised = self.noised(examples)
         ref_w, ref_l = self._reference_errors(noised, examples)
         prediction = self.model.predict(network, *noised.inputs)
         error_w, error_l = noised.errors(prediction)

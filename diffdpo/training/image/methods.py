@@ -38,6 +38,9 @@ def make_recipe(
         "seed": config.seed,
         "caption_dropout": config.data.caption_dropout,
         "timestep_power": config.training.timestep_power,
+        "stratified": config.training.timesteps == "stratified",
+        "antithetic": config.training.noise == "antithetic",
+        "prefetch": config.training.prefetch,
         "weights": weights,
         "device": device,
     }

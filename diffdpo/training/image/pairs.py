@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from diffdpo.data.framing import Size
 from diffdpo.data.latents import Batch, LatentCache
 from diffdpo.losses import PreferenceOutput, denoising_error
 from diffdpo.models.protocol import Conditioning, ImageModel
-from diffdpo.objectives import Draws, draw, draw_view
+from diffdpo.objectives import Draws, draw, draw_view, spread
+from diffdpo.training.image.ahead import Ahead
+from diffdpo.training.order import make_order
 
 HELD_OUT_DRAWS = 8
 """Fixed (timestep, noise) draws per held-out pair."""
@@ -34,7 +37,9 @@ class PairRecipe(ABC):
             among the held-out rows.
         seed: of the draws.
         caption_dropout: share of draws made without the caption.
-        timestep_power: of training's timesteps, see `objectives.draw`. Held-out figures are at uniform ones.
+        timestep_power, stratified, antithetic: of training's draws, see `objectives.draw` and, for timesteps that are
+            spread evenly over a step's pairs, `objectives.spread`. Held-out figures are at plain ones.
+        prefetch: micro-batches that a thread prepares ahead.
         weights: of every train row's loss, [n] float32 on the CPU; None weighs all alike.
     """
 
@@ -48,6 +53,9 @@ class PairRecipe(ABC):
         seed: int,
         caption_dropout: float = 0.0,
         timestep_power: float = 1.0,
+        stratified: bool = False,
+        antithetic: bool = False,
+        prefetch: int = 0,
         weights: Tensor | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -59,6 +67,9 @@ class PairRecipe(ABC):
         self.seed = seed
         self.caption_dropout = caption_dropout
         self.timestep_power = timestep_power
+        self.antithetic = antithetic
+        self._order = make_order(self.n_examples, self.buckets, 1, 1, seed) if stratified else None
+        self._ahead = Ahead(self._prepare, prefetch)
         self.device = torch.device(device)
         self.weights = weights
 
@@ -78,8 +89,7 @@ class PairRecipe(ABC):
         return None if buckets is None else [buckets[row] for row in self.train_rows]
 
     def loss(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self._batch(examples)
-        noised = self._noise(batch, [epoch for _, epoch in examples])
+        batch, noised = self.noised(examples)
         reference = self._ref_errors(noised, examples)
         error_w, error_l = noised.errors(self.model.predict(network, *noised.inputs))
         output = self.judge(error_w, error_l, *reference)
@@ -113,6 +123,30 @@ class PairRecipe(ABC):
             **accuracy_by_timestep(each, torch.cat(timesteps), self.model.objective.n_timesteps),
         }
 
+    def announce(self, step: Examples, coming: Examples) -> None:
+        """See `protocols.Announced`."""
+        self._ahead.announce(coming)
+
+    def noised(self, examples: Examples) -> tuple[Batch, NoisedPairs]:
+        """The pairs of some examples of training, on the CPU, and noised on the device."""
+        batch, draws = self._ahead.take(examples)
+        return batch, NoisedPairs.of(batch.to(self.device), _on(draws, self.device), self.model, self.caption_dropout)
+
+    def _prepare(self, examples: Examples) -> tuple[Batch, Draws]:
+        """What `noised` needs of the CPU; in pinned memory where a GPU takes it from there."""
+        batch = self._batch(examples)
+        levels = None if self._order is None else spread(self.seed, [self._order.place(*which) for which in examples])
+        draws = self._draw(
+            batch,
+            [epoch for _, epoch in examples],
+            timestep_power=self.timestep_power,
+            levels=levels,
+            antithetic=self.antithetic,
+        )
+        if self.device.type != "cuda":
+            return batch, draws
+        return batch.pinned(), Draws(*(part.pin_memory() for part in draws))
+
     def _batch(self, examples: Examples) -> Batch:
         """The pairs of some examples, each in the view that its epoch draws."""
         rows = [self.train_rows[index] for index, _ in examples]
@@ -144,7 +178,8 @@ class PairRecipe(ABC):
             for rows in self._held_out_parts():
                 batch = self.cache.batch(rows)
                 # Negative draw indices: no epoch of training ever uses them.
-                yield self._noise(batch, [-1 - number] * len(batch.pair_ids), dropout=0.0, power=1.0)
+                draws = self._draw(batch, [-1 - number] * len(batch.pair_ids))
+                yield NoisedPairs.of(batch.to(self.device), _on(draws, self.device), self.model, dropout=0.0)
 
     def _held_out_parts(self) -> list[list[int]]:
         """Rows that go through the network together; with buckets, bucket by bucket."""
@@ -164,20 +199,13 @@ class PairRecipe(ABC):
         places = sorted(range(len(rows)), key=lambda place: buckets[rows[place]])
         return [list(those) for _, those in groupby(places, lambda place: buckets[rows[place]])]
 
-    def _noise(
-        self, batch: Batch, indices: Sequence[int], dropout: float | None = None, power: float | None = None
-    ) -> NoisedPairs:
+    def _draw(self, batch: Batch, indices: Sequence[int], **how: Any) -> Draws:
         _, c, h, w = batch.mean_w.shape
-        draws = draw(
-            self.seed,
-            batch.pair_ids,
-            indices,
-            (c, h, w),
-            self.model.objective.n_timesteps,
-            timestep_power=self.timestep_power if power is None else power,
-        )
-        rate = self.caption_dropout if dropout is None else dropout
-        return NoisedPairs.of(batch.to(self.device), Draws(*(part.to(self.device) for part in draws)), self.model, rate)
+        return draw(self.seed, batch.pair_ids, indices, (c, h, w), self.model.objective.n_timesteps, **how)
+
+
+def _on(draws: Draws, device: torch.device) -> Draws:
+    return Draws(*(part.to(device, non_blocking=True) for part in draws))
 
 
 class NoisedPairs:

@@ -31,8 +31,7 @@ class ReferencedRecipe(PairRecipe):
         found = torch.zeros(len(examples), 2, device=self.device)
         for places in self._alike([self.train_rows[index] for index, _ in examples]):
             some = [examples[place] for place in places]
-            noised = self._noise(self._batch(some), [epoch for _, epoch in some])
-            found[places] = torch.stack(self._reference_errors(noised), dim=1)
+            found[places] = torch.stack(self._reference_errors(self.noised(some)[1]), dim=1)
         return found
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from diffdpo.errors import UserError
 from diffdpo.models.export.form import AS_TRAINED
 from diffdpo.models.protocol import ImageModel, Predict
 from diffdpo.training.folder import (
+    LATER,
     content_of,
     finished,
     lasting,
@@ -24,6 +25,7 @@ from diffdpo.training.folder import (
 )
 from diffdpo.training.image.card import Record, write_card
 from diffdpo.training.image.data_keys import encoding_settings, pair_weights
+from diffdpo.training.image.fitting import settle_checkpointing
 from diffdpo.training.image.inputs import (
     cache_root,
     load_model,
@@ -31,6 +33,7 @@ from diffdpo.training.image.inputs import (
     run_settings,
     split_rows,
     told,
+    trained_size,
 )
 from diffdpo.training.image.methods import make_recipe
 from diffdpo.training.image.reference import ReferenceTable, reference_table
@@ -61,6 +64,9 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
     if done is not None:
         return done
     check_optimizer(config.training.optimizer, accelerator.device)
+    if config.training.compile and is_sharded():
+        raise UserError("training.compile: cannot be had with parted weights (FSDP); leave the key out")
+    config = settle_checkpointing(config, trained_size(config, store))
     # Model and data first: a folder is only taken when nothing the user gave stands in the way.
     model = load_model(config, accelerator.device)
     cache = open_cache(config, store, model)
@@ -76,6 +82,8 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
         # Ahead of the reference pass, since it decides the attention kernel, and both must use the same.
         if config.training.gradient_checkpointing:
             model.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        if config.training.compile:
+            model.compile_blocks()
         own = own_reference(config, model, accelerator)
         recipe = make_recipe(config, model, cache, train_rows, held_out_rows, accelerator.device, own, weights)
         if config.model.reference == "cached":
@@ -146,6 +154,7 @@ def compute_table(
         "lora": config.lora.rank > 0,
         "dtype": str(next(recipe.network.parameters()).dtype),
         "gradient_checkpointing": training.gradient_checkpointing,
+        **{key: getattr(training, key) for key, plain in LATER.items() if getattr(training, key) != plain},
         "rows": content_of([recipe.train_rows, recipe.held_out_rows]),
         **told(config),
         **encoding_settings(config.data),

@@ -25,8 +25,7 @@ class DiffusionSft(PairRecipe):
         return PreferenceOutput(error_w, -error_w.detach(), -error_l.detach())
 
     def loss(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self._batch(examples)
-        x_t, timesteps, conditioning, target = self._noise(batch, [epoch for _, epoch in examples]).winners()
+        x_t, timesteps, conditioning, target = self.noised(examples)[1].winners()
         errors = denoising_error(self.model.predict(network, x_t, timesteps, conditioning), target)
         loss = self._mean(errors, examples)
         return loss, {"loss": loss, "error/chosen": errors.mean()}

@@ -264,8 +264,8 @@ def test_batch_of_four_equals_four_batches_of_one(make_recipe):
 
 def test_captions_are_dropped_for_both_or_neither(make_recipe):
     recipe, _ = make_recipe(data__caption_dropout=0.5)
-    batch = recipe.cache.batch(recipe.train_rows)
-    embeds = recipe._noise(batch, [0] * len(recipe.train_rows)).inputs[2]["prompt_embeds"]
+    batch, noised = recipe.noised([(index, 0) for index in range(len(recipe.train_rows))])
+    embeds = noised.inputs[2]["prompt_embeds"]
     winners, losers = embeds.chunk(2)
     assert torch.equal(winners, losers)
     empty = batch.unconditional["prompt_embeds"]

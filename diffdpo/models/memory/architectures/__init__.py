@@ -38,6 +38,12 @@ def published(name: str) -> Architecture:
     return _written_down(read_json(Path(__file__).with_name(f"{name}.json")))
 
 
+def published_encoders(name: str) -> dict[str, dict[str, Any]]:
+    """The configs of its autoencoder and text encoders, by their names in a pipeline, each with its `_class_name`."""
+    encoders: dict[str, dict[str, Any]] = read_json(Path(__file__).with_name(f"{name}.json"))["encoders"]
+    return encoders
+
+
 def architecture_of(model: str) -> Architecture | None:
     """That of a diffusers folder, a single file or a hub name. Nothing is fetched: None where it is not known here.
 
@@ -57,7 +63,7 @@ def architecture_of(model: str) -> Architecture | None:
 
 
 def _written_down(facts: dict[str, Any]) -> Architecture:
-    return Architecture(**{key: value for key, value in facts.items() if key != "published_as"})
+    return Architecture(**{key: value for key, value in facts.items() if key not in ("published_as", "encoders")})
 
 
 def _of_folder(folder: Path) -> Architecture:
