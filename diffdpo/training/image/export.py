@@ -15,11 +15,18 @@ from diffdpo.training.image.inputs import load_model
 
 
 def export_newest(
-    folder: Path, out: Path, form: Form = AS_TRAINED, *, evaluation: Sequence[str] = (), dry_run: bool = False
+    folder: Path,
+    out: Path,
+    form: Form = AS_TRAINED,
+    *,
+    step: int | None = None,
+    evaluation: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> tuple[Path, int]:
     """Write the weights of a run's newest checkpoint (its average, where it keeps one) to `out`.
 
     Args:
+        step: take the checkpoint of this step instead.
         evaluation: what the card says of how the model was measured, lines of Markdown.
 
     Returns:
@@ -29,7 +36,7 @@ def export_newest(
         UserError: `folder` is no training run or has no checkpoint yet, `out` is in use, or the run's weights cannot
             be written in that form.
     """
-    settings, checkpoint = read_run(folder, out)
+    settings, checkpoint = read_run(folder, out, step)
     config = build(IMAGE_METHODS[settings["method"]], settings)
     form.check(config.lora.rank > 0)
     if not dry_run:
