@@ -1,4 +1,4 @@
-"""`diffdpo bench`: what all suites share, and which module has the suite. Images and language models part there."""
+"""`diffdpo bench`: what all suites share, and which module measures the suite."""
 
 from __future__ import annotations
 
@@ -6,62 +6,91 @@ import argparse
 import importlib
 from typing import Any
 
-from diffdpo.errors import UserError
+from diffdpo.benchmarks.registry import ALL, LANGUAGE
+from diffdpo.errors import UserError, unknown
 
-HELP = "measure a model, or images that are there, on a fixed suite"
-LANGUAGE = {"text": "bench_text", "truthfulqa": "bench_truthfulqa"}
-"""Suites for language models, and their modules in `diffdpo.commands`; every other one is of images."""
-IMAGES = "bench_images"
+HELP = "measure a model, several, or images that are there, on a fixed suite"
+FLAGS = {"styles": "style", "repeats": "repeat"}
+"""Options whose value goes by another name than they do."""
+SOURCES = ("model", "models", "checkpoints", "images", "merge")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "suite",
-        metavar="SUITE",
-        help="of images: shapes, or prompts, those of a file of your own; of language models: text (win rate against "
-        "a baseline) or truthfulqa",
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"suites:\n{_listing()}"
+    parser.add_argument("suite", metavar="SUITE", nargs="?", help="one of those below")
+    parser.add_argument("--list", action="store_true", help="say which suites there are, and do nothing")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--model", help="a folder, a hub name, or a built-in one: shapes; words (language)")
+    add(
+        "--models",
+        nargs="+",
+        metavar="M",
+        help="several, each MODEL or MODEL+LORA, and a table of all",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="a folder, a hub name, or a built-in one: shapes; words (language)")
-    source.add_argument("--images", metavar="DIR", help="instead: images named by the prompt's number")
+    add("--checkpoints", metavar="RUN", help="those of a training run, as several models")
+    add("--images", metavar="DIR", help="images made elsewhere, named as the suite's publisher names them")
+    add("--merge", nargs="+", metavar="PART", help="put folders made with --part together")
     parser.add_argument("--lora", metavar="PATH", help="a LoRA folder or file for the model")
     parser.add_argument("--prompts", metavar="FILE", help="for `prompts` and `text`: .txt with one per line, ...")
-    parser.add_argument("--limit", type=int, metavar="N", help="use the first N prompts or questions")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N prompts, which keep the suite's mix")
+    parser.add_argument(
+        "--reference",
+        metavar="M",
+        help="of --models: the one that drift is measured from (default: the first); of text: the one that the KL is "
+        "(default: the baseline)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn (default: 0)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="prompts at a time (default: 8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the GPU if any)")
     parser.add_argument(
-        "--precision",
-        default="auto",
-        help="fp32, bf16, fp16 of an image model (default: fp16 on CUDA, else fp32); language models run in fp32",
+        "--precision", default="auto", help="fp32, bf16, fp16 of an image model (default: fp16 on CUDA, else fp32)"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make, or to go on with")
+    parser.add_argument("--out", metavar="DIR", help="the folder to make, or to go on with")
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
-    for name in (IMAGES, *LANGUAGE.values()):
+    for name in dict.fromkeys(entry.command for entry in ALL.values()):
         module = _module(name)
         module.add_arguments(parser.add_argument_group(module.OPTIONS))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    own = LANGUAGE.get(args.suite, IMAGES)
-    for name in {IMAGES, *LANGUAGE.values()} - {own}:
-        _refuse(args, _options(name) - _options(own))
-    if own != IMAGES:
-        _refuse(args, {"images"})
-        if args.precision not in ("auto", "fp32"):
-            raise UserError(f"--precision {args.precision}: language models are measured in fp32")
-    result: dict[str, Any] = _module(own).run(args)
+    if args.list:
+        return {"suites": {name: entry.about for name, entry in ALL.items()}}
+    _check(args)
+    result: dict[str, Any] = _module(ALL[args.suite].command).run(args)
     return {"suite": args.suite, **result}
 
 
 def show(result: dict[str, Any]) -> None:
-    _module(LANGUAGE.get(result["suite"], IMAGES)).show(result)
+    if "suites" in result:
+        print(_listing())
+    else:
+        _module(ALL[result["suite"]].command).show(result)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """One suite, one thing to measure, one place for the results."""
+    if args.suite is None:
+        raise UserError(f"bench: name a suite, one of {', '.join(ALL)}")
+    if args.suite not in ALL:
+        raise unknown("suite", args.suite, ALL)
+    if all(getattr(args, name) is None for name in SOURCES):
+        raise UserError(f"bench: say what to measure, with one of {', '.join(f'--{name}' for name in SOURCES)}")
+    if args.out is None:
+        raise UserError("bench: name the folder of the results with --out DIR")
+    own = ALL[args.suite].command
+    for name in sorted({entry.command for entry in ALL.values()} - {own}):
+        _refuse(args, _options(name) - _options(own))
+    if args.suite in LANGUAGE:
+        _refuse(args, {*SOURCES, "part"} - {"model"})
+        if args.precision not in ("auto", "fp32"):
+            raise UserError(f"--precision {args.precision}: language models are measured in fp32")
 
 
 def _refuse(args: argparse.Namespace, names: set[str]) -> None:
     for name in sorted(names):
         if getattr(args, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')}: not an option of `bench {args.suite}`")
+            raise UserError(f"--{FLAGS.get(name, name).replace('_', '-')}: not an option of `bench {args.suite}`")
 
 
 def _options(module: str) -> set[str]:
@@ -73,3 +102,8 @@ def _options(module: str) -> set[str]:
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"diffdpo.commands.{name}")
+
+
+def _listing() -> str:
+    width = max(map(len, ALL))
+    return "\n".join(f"  {name:<{width}}  {entry.about}" for name, entry in ALL.items())

@@ -59,7 +59,10 @@ def trained(tmp_path: Path) -> Path:
         "lora": {"rank": 8, "alpha": 0.0},
     }
     write_json(folder / "config.json", config)
-    settings = {"content": {"model": "someone/some-model", "data": "c3d4"}}
+    settings = {
+        "content": {"model": "someone/some-model", "data": "c3d4"},
+        "training": {"batch_size": 8, "accumulation": 1},
+    }
     manifest = {"command": "train", "complete": True, "settings": settings, "inputs": {}, "versions": {"diffdpo": "0"}}
     results = {"pairs": 95, "held_out_pairs": 50, "labelers": ["bright"]}
     write_json(folder / "manifest.json", {**manifest, "results": results})
