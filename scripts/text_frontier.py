@@ -56,8 +56,14 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every run: training.steps=20")
     args = parser.parse_args()
     write_data(args.out / "data")
-    tune(args.out, "sft", "demonstrations", [], args.jobs)
-    tune(args.out, "reward", "rankings", [start(args.out)], args.jobs)
+    data = args.out / "data"
+    tune(args.out, "sft", data / "demonstrations" / "train.jsonl", [], args.jobs)
+    tune(args.out, "reward", data / "rankings" / "train.jsonl", [start(args.out)], args.jobs)
+    from diffdpo.commands.demo_text import rank_answers
+
+    diffdpo(
+        rank_answers(args.out / "sft" / "model", args.out / "data", ranked(args.out), 0), args.out / "ranked.log", 1
+    )
     tunings = [
         Tuning(recipe, value, seed) for seed in args.seeds for recipe in args.recipes for value in STRENGTHS[recipe][1]
     ]
@@ -73,6 +79,11 @@ def write_data(folder: Path) -> None:
     write_data(folder, seed=0)
 
 
+def ranked(out: Path) -> Path:
+    """Answers of the SFT model, which DPO learns from."""
+    return out / "ranked"
+
+
 def start(out: Path) -> str:
     return f"model.path={out / 'sft' / 'model'}"
 
@@ -84,17 +95,19 @@ def run(out: Path, one: Tuning, overrides: Sequence[str], jobs: int) -> None:
         further.append(f"reward.source={out / 'reward' / 'reward'}")
     if one.recipe == "ppo_ptx":
         further.append(f"ptx.path={out / 'data' / 'texts' / 'train.jsonl'}")
-    tune(out, one.name, "pairs" if one.recipe == "dpo" else "prompts", further, jobs, recipe=one.recipe)
+    data = ranked(out) if one.recipe == "dpo" else out / "data" / "prompts" / "train.jsonl"
+    tune(out, one.name, data, further, jobs, recipe=one.recipe)
 
 
-def tune(out: Path, name: str, data: str, further: Sequence[str], jobs: int, recipe: str | None = None) -> None:
+def tune(out: Path, name: str, data: Path, further: Sequence[str], jobs: int, recipe: str | None = None) -> None:
     config = ROOT / "configs" / f"words_{recipe or name}.yaml"
-    folder = out / name
-    given = [f"data.path={out / 'data' / data / 'train.jsonl'}", f"output={folder}"]
-    command = [sys.executable, "-m", "diffdpo", "train", str(config), *given, *further]
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    given = [f"data.path={data}", f"output={out / name}"]
+    diffdpo(["train", str(config), *given, *further], out / f"{name}.log", jobs)
+
+
+def diffdpo(arguments: Sequence[str], log: Path, jobs: int) -> None:
+    command = [sys.executable, "-m", "diffdpo", *arguments]
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    log = out / f"{name}.log"
     with log.open("a") as lines:
         done = subprocess.run(command, stdout=lines, stderr=lines, env={**os.environ, "OMP_NUM_THREADS": threads})
     if done.returncode:

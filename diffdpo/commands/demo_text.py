@@ -11,10 +11,12 @@ from diffdpo.progress import say
 from diffdpo.recipes import shipped_config
 from diffdpo.runs import check_claim, claimed
 
-SIZES = {"demonstrations": 4000, "rankings": 6400, "pairs": 4000, "prompts": 2000, "texts": 4000}
+SIZES = {"demonstrations": 4000, "rankings": 6400, "prompts": 2000, "texts": 4000}
 """Training records of each kind."""
 HELD_OUT = 200
 BEST_OF = (4, 16)
+ANSWERS = 4
+"""Of the SFT model to each prompt, which DPO learns from, ranked by the exact reward."""
 METHODS = ("ppo", "ppo_ptx", "dpo")
 
 
@@ -67,8 +69,23 @@ def commands(out: Path, seed: int) -> list[list[str]]:
         train("reward", "rankings", start),
         train("ppo", "prompts", start, judged),
         train("ppo_ptx", "prompts", start, judged, texts),
-        train("dpo", "pairs", start),
+        rank_answers(sft, out / "data", out / "ranked", seed),
+        [
+            "train",
+            shipped_config("words_dpo.yaml"),
+            start,
+            f"data.path={out / 'ranked'}",
+            f"output={out / 'dpo'}",
+            f"seed={seed}",
+        ],
     ]
+
+
+def rank_answers(model: Path, data: Path, out: Path, seed: int) -> list[str]:
+    """The command line that makes DPO's data, as in the sentiment experiment of its paper."""
+    how = ["--answers", str(ANSWERS), "--rank-by", "words", "--max-tokens", "96", "--batch-size", "128"]
+    prompts = str(data / "prompts" / "train.jsonl")
+    return ["generate", "--model", str(model), "--prompts", prompts, *how, "--seed", str(seed), "--out", str(out)]
 
 
 def write_data(folder: Path, seed: int) -> None:

@@ -29,7 +29,7 @@ def open_reward(source: str, device: str | torch.device = "cpu") -> Reward:
     Raises:
         UserError: neither a reward model's folder nor the name of a program; nothing is run from a file.
     """
-    if Path(source).is_dir():
+    if _is_folder(source):
         return ModelReward(source, device)
     program = find_program(source)
 
@@ -89,10 +89,15 @@ class ModelReward:
 
 def check_reward(source: str) -> None:
     """Raise what `open_reward` would raise for a wrong name, without loading a model."""
-    if Path(source).is_dir():
+    if _is_folder(source):
         check_model(source)
     else:
         find_program(source)
+
+
+def _is_folder(source: str) -> bool:
+    """A folder that happens to be called like a built-in reward is not meant."""
+    return source not in BUILT_IN and Path(source).is_dir()
 
 
 def check_model(folder: str) -> None:

@@ -71,6 +71,8 @@ SHOWN = {
     "loss": "loss {:.4f}",
     "gradient_weight": "gradient weight {:.2f}",
     "eval/accuracy": "held-out accuracy {:.1%}",
+    "eval/reward": "held-out reward {:.2f}",
+    "eval/kl": "KL {:.2f}",
     "pairs_per_second": "{:.3g} pairs/s",
 }
 """Of a run's figures, what stands beside its progress."""

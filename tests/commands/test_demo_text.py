@@ -18,10 +18,12 @@ def test_every_step_is_a_shipped_recipe_with_the_seed_and_the_results_before_it(
     assert cli.run(["demo", "text", "--out", str(tmp_path / "out"), "--seed", "7", "--dry-run", "--json"]) == 0
     lines = json.loads(capsys.readouterr().out)["commands"]
     configs = []
+    (ranked,) = [shlex.split(line) for line in lines if line.startswith("diffdpo generate ")]
     for line in lines:
         program, verb, config, *overrides = shlex.split(line)
-        assert (program, verb) == ("diffdpo", "train")
-        configs.append(load_config(find_config(config), overrides))
+        if verb != "generate":
+            assert (program, verb) == ("diffdpo", "train")
+            configs.append(load_config(find_config(config), overrides))
     assert [config.method for config in configs] == ["sft", "reward", "ppo", "ppo", "dpo"]
     assert {config.seed for config in configs} == {7}
     assert configs[0].model.path == "words"
@@ -29,6 +31,9 @@ def test_every_step_is_a_shipped_recipe_with_the_seed_and_the_results_before_it(
     assert {config.model.path for config in configs[1:]} == {str(sft)}
     assert {config.reward.source for config in configs[2:4]} == {str(reward)}
     assert [config.ptx.path is None for config in configs[2:4]] == [True, False]
+    # DPO learns from answers of the very model that it starts from.
+    assert ranked[ranked.index("--model") + 1] == str(sft)
+    assert ranked[ranked.index("--out") + 1] == configs[4].data.path
     # PPO-ptx differs from PPO in the texts alone.
     assert configs[2].loss == configs[3].loss
     assert configs[2].training == configs[3].training

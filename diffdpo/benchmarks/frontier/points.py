@@ -117,9 +117,14 @@ def row(one: Point) -> dict[str, Any]:
     """A point's figures by column; empty where there is none."""
     found: dict[str, Any] = {"method": one.method, "setting": one.setting, "seeds": one.seeds}
     for name, value in (("reward", one.reward), ("kl", one.kl), ("perplexity", one.perplexity)):
-        ends = ("", "", "") if value is None else (value.mean, value.interval.low, value.interval.high)
-        found |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
-    return {**found, "length": one.length, "ended": one.ended}
+        ends = [""] * 3 if value is None else [value.mean, value.interval.low, value.interval.high]
+        found |= dict(zip((name, f"{name}_low", f"{name}_high"), map(_short, ends), strict=True))
+    return {**found, "length": _short(one.length), "ended": _short(one.ended)}
+
+
+def _short(value: float | str) -> float | str:
+    """Six significant digits."""
+    return value if isinstance(value, str) else float(f"{value:.6g}")
 
 
 def _over_seeds(runs: Sequence[Measured], name: str) -> list[float]:

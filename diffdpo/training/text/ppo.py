@@ -45,8 +45,6 @@ class Ppo(TextRecipe):
         texts: beside the answers, for PPO-ptx; none for PPO.
     """
 
-    network: ActorCritic
-
     def __init__(
         self,
         network: ActorCritic,
@@ -62,6 +60,7 @@ class Ppo(TextRecipe):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(network, examples, train_rows, held_out_rows, filler=encoder.pad, device=device)
+        self.actor_critic = network
         self.config, self.encoder, self.reward, self.reference = config, encoder, reward, reference
         rollout, seed = config.rollout, config.seed
         self.decoding = Decoding(rollout.max_tokens, rollout.temperature, batch_size=rollout.batch_size)
@@ -85,32 +84,35 @@ class Ppo(TextRecipe):
         self.kl.coef = state["kl_coef"]
 
     def loss(self, network: nn.Module, examples: Places) -> tuple[Tensor, dict[str, Tensor]]:
-        config, step = self.config.loss, self._step or examples
+        step = self._step or examples
         rollout = self.rollout_of(examples[0][0])
         numbers = [number for number, _ in examples]
-        # The loop takes the mean over micro-steps and processes: this makes it the mean over the step's tokens.
-        share = len(step) / len(examples) / rollout.n_tokens([number for number, _ in step])
         batch = rollout.batch(numbers, self.filler).to(self.device)
-        mask = batch.completion
-        old_logps, old_values, advantages, returns = rollout.old(numbers, mask)
         beside = self.stream.beside(examples) if self.stream else []
         texts = tuple(pad(beside, self.filler).to(self.device)) if beside else None
         logps, values, of_texts = network(*batch, temperature=self.decoding.temperature, texts=texts)
-        share *= rollout.n_tokens(numbers)
-        policy = share * policy_loss(logps, old_logps, advantages, mask, clip=config.clip)
-        value = share * value_loss(values, old_values, returns, mask, clip=config.value_clip)
-        loss = policy + config.value_coef * value
-        ratio = (logps.detach() - old_logps)[mask].exp()
-        figures = {
-            "loss/policy": policy,
-            "loss/value": value,
-            "clipped": ((ratio - 1).abs() > config.clip).float().mean(),
-            **{name: torch.tensor(found, device=self.device) for name, found in rollout.figures.items()},
-        }
+        # The loop takes the mean over micro-steps and processes: this makes it the mean over the step's tokens.
+        share = rollout.n_tokens(numbers) / rollout.n_tokens([number for number, _ in step])
+        figures = self._terms(rollout, numbers, batch.completion, logps, values, share * len(step) / len(examples))
+        loss = figures["loss/policy"] + self.config.loss.value_coef * figures["loss/value"]
         if of_texts is not None:
             figures["loss/ptx"] = self._ptx_loss(of_texts, examples, step)
             loss = loss + self.config.ptx.coef * figures["loss/ptx"]
-        return loss, {"loss": loss, **figures}
+        told = {name: torch.tensor(found, device=self.device) for name, found in rollout.figures.items()}
+        return loss, {"loss": loss, **figures, **told}
+
+    def _terms(
+        self, rollout: Rollout, numbers: Sequence[int], mask: Tensor, logps: Tensor, values: Tensor, share: float
+    ) -> dict[str, Tensor]:
+        """Both of PPO's losses, times `share`; and how many ratios are beyond the clip."""
+        config = self.config.loss
+        old_logps, old_values, advantages, returns = rollout.old(numbers, mask)
+        ratio = (logps.detach() - old_logps)[mask].exp()
+        return {
+            "loss/policy": share * policy_loss(logps, old_logps, advantages, mask, clip=config.clip),
+            "loss/value": share * value_loss(values, old_values, returns, mask, clip=config.value_clip),
+            "clipped": ((ratio - 1).abs() > config.clip).float().mean(),
+        }
 
     def rollout_of(self, number: int) -> Rollout:
         """The rollout that an answer belongs to; drawn with the weights of now, unless it is at hand."""
@@ -144,7 +146,7 @@ class Ppo(TextRecipe):
     def _drawn(self, numbers: Sequence[int], rows: Sequence[int], draws: Sequence[int]) -> list[Episode]:
         prompts = [self.examples[row].answers[0].ids for row in rows]
         seeds = [answer_seed(self.config.seed, row, draw) for row, draw in zip(rows, draws, strict=True)]
-        lm, end = self.network.policy.lm, self.encoder.end
+        lm, end = self.actor_critic.policy.lm, self.encoder.end
         answers = generate(lm, prompts, seeds, self.decoding, end=end, filler=self.filler)
         scores = self._scores(rows, answers)
         tokens = [joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -185,7 +187,7 @@ class Ppo(TextRecipe):
         temperature, size = self.decoding.temperature, self.decoding.batch_size
         for start in range(0, len(sequences), size):
             batch = pad(sequences[start : start + size], self.filler).to(self.device)
-            logps, values, _ = self.network(*batch, temperature=temperature)
+            logps, values, _ = self.actor_critic(*batch, temperature=temperature)
             ref_logps = self.reference(*batch, temperature=temperature)
             for row, mask in enumerate(batch.completion):
                 of_logps, of_ref, of_values = (table[row][mask].cpu() for table in (logps, ref_logps, values))

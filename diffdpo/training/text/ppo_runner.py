@@ -17,7 +17,7 @@ from diffdpo.errors import UserError
 from diffdpo.models.protocol import trainable
 from diffdpo.models.text.actor_critic import ActorCritic
 from diffdpo.models.text.causal_lm import CausalLM
-from diffdpo.models.text.reward_model import RewardModel
+from diffdpo.models.text.reward_model import HEAD, RewardModel
 from diffdpo.progress import say
 from diffdpo.training.folder import finished, lasting, run_name, work_in, write_whole
 from diffdpo.training.loop import Outcome, train
@@ -133,7 +133,7 @@ def open_value(config: PpoConfig, policy: CausalLM, device: torch.device) -> Rew
 def value_start(config: PpoConfig) -> str:
     """`model.value`, or the reward model, or where the reward is a program the policy's own start."""
     source = config.reward.source
-    return config.model.value or (source if Path(source).is_dir() else config.model.path)
+    return config.model.value or (source if (Path(source) / HEAD).is_file() else config.model.path)
 
 
 def plain_texts(config: PpoConfig, encoder: Encoder, context: int | None) -> list[Tokens]:
