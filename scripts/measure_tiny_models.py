@@ -76,7 +76,7 @@ def judges(n: int) -> Iterator[str]:
 def generator(n_captions: int, n_candidates: int) -> Iterator[str]:
     """How many pictures are right: all, each judge's pick of a caption's candidates, any of them."""
     import scorers
-    from diffdpo.benchmarks.shapes import held_out_captions
+    from diffdpo.benchmarks.suites.shapes import held_out_captions
     from diffdpo.shapes.checker import check
     from diffdpo.shapes.weights import GUIDANCE, STEPS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffdpo.benchmarks import registry, statistics
+from diffdpo.benchmarks import statistics
 from diffdpo.benchmarks.pairing import per_prompt, prompt_rows
 from diffdpo.benchmarks.results import BenchRun
 from diffdpo.benchmarks.statistics import Estimate
@@ -52,12 +52,9 @@ def effects(a: BenchRun, b: BenchRun, names: Sequence[str], options: Mapping[str
 
 def _groups(run: BenchRun) -> dict[tuple[str, str], list[int]]:
     """Kind and category -> the numbers of its prompts; the kinds in the order they come in."""
-    if run.suite not in registry.SUITES:
-        return {}
-    suite = registry.find(run.suite)
     groups: dict[tuple[str, str], list[int]] = {}
     for number, row in enumerate(prompt_rows(run)):
-        for kind_and_category in suite.categories(row.prompt).items():
+        for kind_and_category in row.categories.items():
             groups.setdefault(kind_and_category, []).append(number)
     kinds = list(dict.fromkeys(kind for kind, _ in groups))
     return dict(sorted(groups.items(), key=lambda item: kinds.index(item[0][0])))

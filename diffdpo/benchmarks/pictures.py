@@ -17,17 +17,18 @@ Draw = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image]]
 """Prompts and seeds -> one image for each."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_NAMED = 5
-"""Files named in an error; of the rest only the number is told."""
+_NAMED = 100
+"""Names and ranges of names in an error; of the rest only the number is told."""
 
 
-def draw_missing(folder: Path, prompts: Sequence[str], seeds: Sequence[int], draw: Draw, batch_size: int) -> list[Path]:
-    """Draw the images that are not there or cannot be read. Returns the paths of all of them, in order.
+def draw_missing(
+    paths: Sequence[Path], prompts: Sequence[str], seeds: Sequence[int], draw: Draw, batch_size: int
+) -> None:
+    """Draw the images that are not there or cannot be read, each as PNG at its path.
 
     A batch of which anything is missing is drawn again as a whole: the last bit of an image may depend on the batch
     it is drawn in, and a run that was stopped must end in the same images.
     """
-    paths = [folder / f"{index:05d}.png" for index in range(len(prompts))]
     missing = [not readable(path) for path in paths]
     with progress("draw images", len(paths), missing.count(False)) as advance:
         for start in range(0, len(paths), batch_size):
@@ -35,50 +36,82 @@ def draw_missing(folder: Path, prompts: Sequence[str], seeds: Sequence[int], dra
             if not any(missing[part]):
                 continue
             images = draw(prompts[part], seeds[part])
-            folder.mkdir(exist_ok=True)
             for path, image, absent in zip(paths[part], images, missing[part], strict=True):
                 if absent:
+                    path.parent.mkdir(parents=True, exist_ok=True)
                     write_bytes(path, encode_png(image))
                     advance()
-    return paths
 
 
-def numbered_images(source: Path, n: int) -> list[Path]:
-    """The images 0 to n-1 of a folder, named by their number (`7.png`, `00007.jpg`); other files do not matter.
+def named_images(source: Path, names: Sequence[str]) -> list[Path]:
+    """The images of a folder by their names; other files do not matter.
+
+    Args:
+        names: paths below `source` without the suffix. The last part is a number, which may be written shorter:
+            `photo/00007` is also `photo/7.png`.
 
     Raises:
-        UserError: naming the images that are missing, broken or there twice.
+        UserError: naming all images that are missing, broken or there twice.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
-    found: dict[int, Path] = {}
-    for path in sorted(source.iterdir()):
+    found: dict[str, Path] = {}
+    for folder in dict.fromkeys(name.rpartition("/")[0] for name in names):
+        found |= _numbered(source / folder, folder)
+    paths = [found.get(_key(name)) for name in names]
+    missing = [name for name, path in zip(names, paths, strict=True) if path is None]
+    broken = [name for name, path in zip(names, paths, strict=True) if path is not None and not readable(path)]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} of {len(names)} images are missing: {spell(missing)} (png, jpg or webp)")
+    if broken:
+        faults.append(f"{len(broken)} of {len(names)} images cannot be read: {spell(broken)}")
+    if faults:
+        raise UserError(f"{source}: {'; '.join(faults)}")
+    return [path for path in paths if path is not None]
+
+
+def _numbered(folder: Path, prefix: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix.lower() not in SUFFIXES or not path.stem.isdecimal():
             continue
-        if int(path.stem) in found:
-            raise UserError(f"{source}: {found[int(path.stem)].name} and {path.name} are both image {int(path.stem)}")
-        found[int(path.stem)] = path
-    missing = [f"{index:05d}" for index in range(n) if index not in found]
-    if missing:
-        raise UserError(f"{source}: {len(missing)} of {n} images are missing: {_some(missing)} (png, jpg or webp)")
-    broken = [found[index].name for index in range(n) if not readable(found[index])]
-    if broken:
-        raise UserError(f"{source}: {len(broken)} of {n} images cannot be read: {_some(broken)}")
-    return [found[index] for index in range(n)]
+        key = _key(f"{prefix}/{path.stem}" if prefix else path.stem)
+        if key in found:
+            raise UserError(f"{folder}: {found[key].name} and {path.name} are both image {int(path.stem)}")
+        found[key] = path
+    return found
 
 
-def copy_images(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Copy images, byte by byte, under the run's own numbering. Returns the new paths."""
-    folder.mkdir(exist_ok=True)
-    paths = [folder / file_name(index, source) for index, source in enumerate(sources)]
-    for source, path in zip(sources, paths, strict=True):
-        write_bytes(path, source.read_bytes())
-    return paths
+def _key(name: str) -> str:
+    """Equal for names that mean one image: the number without its zeros."""
+    folder, _, number = name.rpartition("/")
+    return f"{folder}/{int(number)}"
 
 
-def file_name(index: int, source: Path) -> str:
-    """What image `index` is called in a run, of the kind that `source` is."""
-    return f"{index:05d}{source.suffix.lower()}"
+def spell(names: Sequence[str]) -> str:
+    """All names, those that follow each other as a range: `photo/00003, photo/00007 to photo/00012`."""
+    runs: list[list[str]] = []
+    for name in sorted(names):
+        folder, _, number = name.rpartition("/")
+        if runs and runs[-1][-1].rpartition("/")[0] == folder and _number(runs[-1][-1]) + 1 == int(number):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    told = [", ".join(run) if len(run) < 3 else f"{run[0]} to {run[-1]}" for run in runs]
+    more = len(told) - _NAMED
+    return ", ".join(told[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("/")[2])
+
+
+def copy_images(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Copy images, byte by byte."""
+    for source, target in zip(sources, targets, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, source.read_bytes())
 
 
 def files_hash(paths: Sequence[Path]) -> str:
@@ -97,8 +130,3 @@ def readable(path: Path) -> bool:
     except (OSError, SyntaxError, ValueError):
         return False
     return True
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

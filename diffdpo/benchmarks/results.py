@@ -1,7 +1,7 @@
 """The folder a benchmark run leaves: written whole, and checked row by row when it is read.
 
 manifest.json   settings, versions, input hashes
-images/         00000.png ...: image i of the suite
+images/         00000.png ..., or in the folders of the suite's layout
 results.jsonl   one line for each prompt, in order (`Row`)
 summary.json    mean and interval of every measure, and what made each score
 """
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffdpo.benchmarks.blocks import Part, span_of
 from diffdpo.errors import UserError
 from diffdpo.runs import read_json, read_manifest, write_bytes, write_json
 
@@ -39,6 +40,12 @@ class Row:
     """What the suite's exact check found; None for a suite without one."""
     look: dict[str, float] = field(default_factory=dict)
     """Saturation, contrast and sharpness: see `look`."""
+    categories: dict[str, str] = field(default_factory=dict)
+    """Kind of category -> category."""
+    why: str = ""
+    """What the exact check missed, in words."""
+    size: list[int] | None = None
+    """Width and height in pixels."""
 
 
 _REQUIRED: Mapping[str, tuple[type, ...]] = {
@@ -48,6 +55,8 @@ _REQUIRED: Mapping[str, tuple[type, ...]] = {
     "image": (str,),
     "scores": (dict,),
 }
+_ABSENT: tuple[Any, ...] = (None, {}, "")
+"""Values of the other fields that a row is written without."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def write_results(folder: Path, rows: Sequence[Row], summary: Mapping[str, Any])
     """Write `results.jsonl` and `summary.json`, each whole or not at all."""
     lines = []
     for row in rows:
-        record = {key: value for key, value in asdict(row).items() if not (key == "parts" and value is None)}
+        record = {key: value for key, value in asdict(row).items() if key in _REQUIRED or value not in _ABSENT}
         lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     write_bytes(folder / RESULTS, "".join(lines).encode())
     write_json(folder / SUMMARY, summary)
@@ -104,6 +113,16 @@ def read_run(folder: str | Path) -> BenchRun:
     Raises:
         UserError: naming the file and the row that is at fault.
     """
+    run = read_part(folder)
+    if "part" in run.settings:
+        raise UserError(
+            f"{folder}: part {run.settings['part']} of a run; put the parts together with `diffdpo bench --merge`"
+        )
+    return run
+
+
+def read_part(folder: str | Path) -> BenchRun:
+    """As `read_run`, for a run or a part of one, whose rows are some of the run's."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; a run is made by `diffdpo bench`")
@@ -112,8 +131,11 @@ def read_run(folder: str | Path) -> BenchRun:
         raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`, not by `diffdpo bench`")
     if not manifest["complete"]:
         raise UserError(f"{folder}: the run is not finished; give the same `diffdpo bench` command again")
+    settings = manifest["settings"]
+    part = Part.parse(settings["part"]) if "part" in settings else None
+    span = span_of(part, int(settings["prompts"]), int(settings.get("batch_size", 1)))
     rows = _read_rows(folder / RESULTS)
-    _check_rows(folder, rows, expected=int(manifest["settings"]["prompts"]))
+    _check_rows(folder, rows, span)
     return BenchRun(folder, manifest, tuple(rows), read_json(folder / SUMMARY))
 
 
@@ -142,6 +164,8 @@ def _parse(line: str, where: str) -> Row:
     for name, value in {**row.scores, **_dict(row.look, "look", where)}.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"{where}: {name} is {value!r}, not a finite number")
+    if any(not isinstance(category, str) for category in _dict(row.categories, "categories", where).values()):
+        raise UserError(f"{where}: a category is not a text")
     for name, value in _dict(row.parts or {}, "parts", where).items():
         if not isinstance(value, bool):
             raise UserError(f"{where}: part {name} is {value!r}, not true or false")
@@ -154,16 +178,18 @@ def _dict(value: object, key: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _check_rows(folder: Path, rows: Sequence[Row], expected: int) -> None:
+def _check_rows(folder: Path, rows: Sequence[Row], span: range) -> None:
     path = folder / RESULTS
     for number, row in enumerate(rows):
-        if row.index != number:
-            fault = "a duplicate of an earlier row" if row.index in range(number) else f"where {number} is missing"
+        due = span.start + number
+        if row.index != due:
+            earlier = row.index in range(span.start, due)
+            fault = "a duplicate of an earlier row" if earlier else f"where {due} is missing"
             raise UserError(f"{path}, row {number}: index {row.index}, {fault}")
         if not (folder / row.image).is_file():
             raise UserError(f"{path}, row {number}: its image {folder / row.image} is missing")
         for name in ("scores", "look", "parts"):
             if (getattr(row, name) or {}).keys() != (getattr(rows[0], name) or {}).keys():
                 raise UserError(f"{path}, row {number}: other {name} than in row 0")
-    if len(rows) != expected:
-        raise UserError(f"{path}: {len(rows)} rows where the run has {expected} prompts; row {len(rows)} is missing")
+    if len(rows) != len(span):
+        raise UserError(f"{path}: {len(rows)} rows where the run has {len(span)} prompts; row {len(rows)} is missing")

@@ -22,6 +22,8 @@ from diffdpo.models.single_file import open_single_file
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+_SCHEDULER = "scheduler/scheduler_config.json"
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -93,6 +95,33 @@ def load_pipeline(
     if dtype != torch.float32 and hasattr(pipeline, "unet"):
         pipeline.unet.to(memory_format=torch.channels_last)
     return pipeline.to(device)
+
+
+def scheduler_name(model: str) -> str:
+    """The class of the scheduler that `load_pipeline` draws a model with. Asks the hub for one that is not here.
+
+    Raises:
+        UserError: the model has no scheduler's config, or the hub does not give it.
+    """
+    if Path(model).is_file():
+        beside = Path(model).with_suffix("") / _SCHEDULER
+        if not beside.is_file():
+            return "its family's"
+        path = beside
+    elif Path(model).is_dir():
+        path = Path(model) / _SCHEDULER
+    else:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = Path(hf_hub_download(model, _SCHEDULER))
+        except Exception as error:  # as in `load_pipeline`
+            raise UserError(f"model {model!r}: {_why_not(model, error)}") from None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {model!r}: {_why_not(model, error)}") from None
+    return "DDIMScheduler" if "beta_schedule" in config else str(config.get("_class_name"))
 
 
 def generate(

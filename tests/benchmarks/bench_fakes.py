@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from diffdpo.benchmarks import registry
-from diffdpo.benchmarks.registry import Suite
+from diffdpo.benchmarks.registry import Suite, numbered
 from diffdpo.benchmarks.results import BenchRun
 from diffdpo.benchmarks.suite import run_suite
 from diffdpo.shapes.render import render, to_image
@@ -23,7 +23,7 @@ PROMPTS = ("a cat", "a dog\N{LINE SEPARATOR}and a <cat>", "a fish", "a bird", "a
 
 
 def plain_suite() -> Suite:
-    return Suite(name="plain", title="animals", prompts=PROMPTS, scorers=("bright",))
+    return Suite(name="plain", title="animals", cases=numbered(PROMPTS), scorers=("bright",))
 
 
 def draw_noise(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:

@@ -13,7 +13,7 @@ import itertools
 from functools import cache
 from typing import TYPE_CHECKING
 
-from diffdpo.benchmarks.registry import Suite
+from diffdpo.benchmarks.registry import Case, Options, Suite, Verdict
 from diffdpo.shapes.scene import BACKGROUNDS, RELATIONS, Scene, parse_caption, split_scenes
 from diffdpo.shapes.weights import GUIDANCE, STEPS
 
@@ -24,17 +24,18 @@ N_PROMPTS = 320
 SCORERS = ("shapes-pickscore", "shapes-hpsv2")
 
 
-def suite() -> Suite:
+def load(options: Options) -> Suite:
+    """The suite; it takes no options."""
+    captions = held_out_captions()
     return Suite(
         name="shapes",
         title="held-out captions",
-        prompts=held_out_captions(),
+        cases=tuple(Case(caption, f"{place:05d}", categories(caption)) for place, caption in enumerate(captions)),
         scorers=SCORERS,
         default_prompts=N_PROMPTS,
         steps=STEPS,
         guidance=GUIDANCE,
         check=check_parts,
-        categories=categories,
     )
 
 
@@ -54,12 +55,12 @@ def held_out_captions() -> tuple[str, ...]:
     return tuple(captions)
 
 
-def check_parts(image: Image.Image, caption: str) -> dict[str, bool]:
+def check_parts(image: Image.Image, case: Case) -> Verdict:
     """Which parts of the caption hold in the image, and whether all do ("exact")."""
     from diffdpo.shapes.checker import check
 
-    verdict = check(image, caption)
-    return {**verdict.parts(), "exact": verdict.exact}
+    found = check(image, case.prompt)
+    return Verdict({**found.parts(), "exact": found.exact})
 
 
 def categories(caption: str) -> dict[str, str]:
