@@ -108,6 +108,8 @@ class Suite:
     """Images for each prompt: so many cases in a row are of one prompt."""
     check: Callable[[Image.Image, Case], Verdict] | None = None
     """An exact check."""
+    prepare: Callable[[], object] | None = None
+    """Opens what the check needs, so that what cannot be used stops a run before its images are drawn."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What decides the results beside the prompts, in JSON values."""
     files: tuple[Path, ...] = ()

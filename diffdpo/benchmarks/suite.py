@@ -72,6 +72,8 @@ def run_suite(
         if run.state != "complete":
             if draw is not None and run.state == "new":
                 _try(work.scorers, load)
+                if suite.prepare is not None:
+                    suite.prepare()
             work.do(run, draw, load)
         forget_blocks(run.folder)
     return read_part(run.folder)

@@ -31,11 +31,11 @@ def run_text(summary: Mapping[str, Any]) -> str:
 def category_table(kind: str, categories: Mapping[str, Mapping[str, Any]]) -> str:
     """The mean of each measure in each category of one kind."""
     names = list(next(iter(categories.values())))
-    rows = [[kind, "prompts", *names]]
+    rows = [[kind, *(["prompts"] if names else []), *names]]
     for category, measures in categories.items():
         cells = [(words.percent if name == "exact" else words.number)(measures[name]["mean"]) for name in names]
-        count = next(iter(measures.values()), {}).get("n", "")
-        rows.append([category, str(count), *cells])
+        count = [str(measures[name]["n"]) for name in names[:1]]
+        rows.append([category, *count, *cells])
     return aligned(rows)
 
 

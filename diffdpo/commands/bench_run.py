@@ -55,7 +55,7 @@ def run_one(args: argparse.Namespace) -> dict[str, Any]:
     def load_scorer(name: str) -> Any:
         import scorers
 
-        options = {"antialias": True} if args.antialias and name in ANTIALIASED else {}
+        options: dict[str, Any] = {"antialias": True} if args.antialias and name in ANTIALIASED else {}
         return scorers.load(name, model=weights[name], device=device, **options)
 
     result = run_suite(suite, args.out, draw=source, load_scorer=load_scorer, settings=settings(), **asked)
