@@ -11,7 +11,7 @@ from diffdpo.benchmarks.results import COMMAND, BenchRun, Row, read_part, read_r
 from diffdpo.benchmarks.suite import PRODUCTS, finish
 from diffdpo.errors import UserError
 from diffdpo.progress import say
-from diffdpo.runs import MANIFEST, check_claim, claimed, read_manifest, write_json
+from diffdpo.runs import MANIFEST, State, check_claim, claimed, read_manifest, write_json
 
 PART = ("part", "batch_size")
 """Settings that a part has and the whole has not."""
@@ -20,21 +20,13 @@ PLACE = ("images", "images_sha256", "model", "lora")
 which of the given images it has."""
 
 
-def merge_parts(
-    folders: Sequence[str | Path], out: str | Path, *, suite: str, dry_run: bool = False
-) -> BenchRun | None:
-    """Put the parts of a run together in `out`; the images are copied. A dry run checks them and returns None.
+def merge_parts(folders: Sequence[str | Path], out: str | Path, *, suite: str) -> BenchRun:
+    """Put the parts of a run together in `out`; the images are copied.
 
     Raises:
         UserError: one is no finished part of that suite, they are of different runs, or some images are in none or two.
     """
-    parts = [read_part(folder) for folder in folders]
-    _check_same(parts, suite)
-    rows = _all_rows(parts)
-    settings = _settings(parts, rows)
-    if dry_run:
-        check_claim(out, COMMAND, settings)
-        return None
+    parts, rows, settings = _read(folders, suite)
     title, scorers = str(parts[0].summary["title"]), parts[0].summary["scorers"]
     with claimed(out, COMMAND, settings, products=PRODUCTS) as run:
         if run.state != "complete":
@@ -46,6 +38,19 @@ def merge_parts(
                 pictures.copy_images([part.folder / name for name in names], [run.folder / name for name in names])
             finish(run, title, rows, scorers)
     return read_run(out)
+
+
+def check_parts(folders: Sequence[str | Path], out: str | Path, *, suite: str) -> State:
+    """For a dry run: raise what `merge_parts` would raise, write nothing. Returns the state of `out`."""
+    return check_claim(out, COMMAND, _read(folders, suite)[2])
+
+
+def _read(folders: Sequence[str | Path], suite: str) -> tuple[list[BenchRun], list[Row], dict[str, Any]]:
+    """The parts, all their rows in order, and the settings of the whole."""
+    parts = [read_part(folder) for folder in folders]
+    _check_same(parts, suite)
+    rows = _all_rows(parts)
+    return parts, rows, _settings(parts, rows)
 
 
 def _check_same(parts: Sequence[BenchRun], suite: str) -> None:

@@ -28,6 +28,8 @@ class Entry:
     about: str
     takes: tuple[str, ...] = ()
     """The fields of `Options` that mean something to it."""
+    command: str = "bench_images"
+    """The module of `diffdpo.commands` that measures it."""
 
 
 _HERE = "diffdpo.benchmarks.suites"

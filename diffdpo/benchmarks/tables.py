@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffdpo.benchmarks import registry, words
+from diffdpo.benchmarks import words
 from diffdpo.benchmarks.compare import Comparison
 
 
@@ -16,26 +16,6 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         rows.append([name, words.percent(found["mean"]), _range(found, words.percent)])
     for name, found in summary["scores"].items():
         rows.append([name, words.number(found["mean"]), _range(found, words.number)])
-    return aligned(rows)
-
-
-def run_text(summary: Mapping[str, Any]) -> str:
-    """The measures of one run, the suite's own figures, and the measures by category."""
-    found = [summary_table(summary)]
-    if "figures" in summary:
-        found.append(registry.suite_module(summary["suite"]).table(summary["figures"]))
-    found += [category_table(kind, groups) for kind, groups in summary.get("categories", {}).items()]
-    return "\n\n".join(found)
-
-
-def category_table(kind: str, categories: Mapping[str, Mapping[str, Any]]) -> str:
-    """The mean of each measure in each category of one kind."""
-    names = list(next(iter(categories.values())))
-    rows = [[kind, *(["prompts"] if names else []), *names]]
-    for category, measures in categories.items():
-        cells = [(words.percent if name == "exact" else words.number)(measures[name]["mean"]) for name in names]
-        count = [str(measures[name]["n"]) for name in names[:1]]
-        rows.append([category, *count, *cells])
     return aligned(rows)
 
 

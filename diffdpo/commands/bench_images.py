@@ -1,132 +1,105 @@
-"""`diffdpo bench` of images: draw or take those of a suite, and score them."""
+"""`diffdpo bench` on a suite of images: a model, images that are there, parts of a run, or several models."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffdpo.commands.generate import make_source, spell_memory
 from diffdpo.errors import UserError
 
 if TYPE_CHECKING:
-    from diffdpo.benchmarks.registry import Suite
-    from diffdpo.models.sampling import Sampling
+    from argparse import _ArgumentGroup
 
-OPTIONS = "of image suites"
+OPTIONS = "images"
 
 
-def add_arguments(parser: argparse._ArgumentGroup) -> None:
-    """The options that only these suites have."""
-    parser.add_argument(
+def add_arguments(group: _ArgumentGroup) -> None:
+    """What only suites of images take; None where it is not given."""
+    add = group.add_argument
+    add("--data", metavar="WHERE", help="the suite's published files: a folder, a file, or a dataset on the hub")
+    add("--split", help="pickapic: validation (default) or test")
+    add("--style", action="append", dest="styles", metavar="S", help="hpsv2: only this one; give it again for more")
+    add("--repeat", type=int, dest="repeats", metavar="N", help="geneval: images for each prompt (default: 4)")
+    add("--detector", metavar="M", help="geneval: object detector, a hub name or folder of transformers")
+    add("--colors", metavar="M", help="geneval: the CLIP that tells colours, a hub name or folder")
+    add(
         "--scorer",
         action="append",
         metavar="S",
         help="NAME, or NAME=PATH for local weights (vlm-judge: a local model or a JSON file of options); "
         "give it again for more (default: those of the suite)",
     )
-    parser.add_argument("--steps", type=int, metavar="K", help="denoising steps (default: the suite's)")
-    parser.add_argument(
-        "--guidance", type=float, metavar="G", help="classifier-free guidance scale (default: the suite's)"
-    )
+    add("--antialias", action="store_true", default=None, help="in the resize of HPS scorers (default: as published)")
+    add("--steps", type=int, metavar="K", help="denoising steps (default: the suite's)")
+    add("--guidance", type=float, metavar="G", help="classifier-free guidance scale (default: the suite's)")
+    add("--size", type=int, metavar="PX", help="edge of the square images (default: the model's own)")
+    add("--part", metavar="I/N", help="make only the I-th of N parts, on one of N machines; then --merge them")
+    add("--reference", metavar="M", help="of --models: the one that drift is measured from (default: the first)")
+    add("--encoder", metavar="S", help="of several models: the scorer whose image encoder measures drift, or NAME=PATH")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from diffdpo.benchmarks.suite import check_suite, run_suite
-    from diffdpo.commands.judges import parse_names
-    from diffdpo.devices import pick_device
+    several = args.models is not None or args.checkpoints is not None
+    _check(args, several)
+    if args.merge is not None:
+        return _merge(args)
+    if several:
+        from diffdpo.commands.bench_sweep import run_sweep
 
-    suite = _suite(args)
-    weights = parse_names(args.scorer or suite.scorers)
-    sampling = _sampling(args, suite)
-    if args.model is None and args.lora is not None:
-        raise UserError(f"--lora {args.lora}: goes with --model, not with --images")
-    source = None if args.model is None else make_source(args, sampling)
-    asked: dict[str, Any] = {"scorers": list(weights), "images": args.images, "limit": args.limit, "seed": args.seed}
+        return run_sweep(args)
+    from diffdpo.commands.bench_one import run_one
 
-    def settings() -> dict[str, Any]:
-        local = {name: path for name, path in weights.items() if path is not None}
-        return {"scorer_weights": local, **({} if source is None else _source(args, sampling))}
-
-    if args.dry_run:
-        state = check_suite(suite, args.out, **asked, settings=settings)
-        plan = {"dry_run": True, "suite": suite.name, "images": len(suite.take(args.limit)), "state": state}
-        plan |= {"scorers": list(weights), "out": args.out}
-        return plan if source is None else {**plan, "memory_gb": source.memory_gb()}
-    device = pick_device(args.device)
-
-    def load_scorer(name: str) -> Any:
-        import scorers
-
-        return scorers.load(name, model=weights[name], device=device)
-
-    result = run_suite(
-        suite,
-        args.out,
-        draw=source,
-        load_scorer=load_scorer,
-        batch_size=args.batch_size,
-        settings=settings(),
-        **asked,
-    )
-    return {"out": args.out, **result.summary}
+    return run_one(args)
 
 
 def show(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
-        where = f"{result['out']} ({result['state']})"
-        print(f"would score {result['images']} images of suite {result['suite']} in {where}")
-        print(f"scorers: {', '.join(result['scorers'])}")
-        if "memory_gb" in result:
-            print(spell_memory(result["memory_gb"]))
+        _show_plan(result)
+    elif "sweep" in result:
+        print(result["table"])
+        print(f"numbers: {result['csv']}, plot: {result['plot']}")
+    elif "part" in result:
+        print(f"part {result['part']}: {result['images']} images in {result['out']}")
+        print(f"when all parts are there: diffdpo bench {result['suite']} --merge PART PART ... --out DIR")
+    else:
+        from diffdpo.benchmarks.run_text import run_text
+
+        print(f"{result['prompts']} {result['title']}, in {result['out']}")
+        print(run_text(result))
+
+
+def _show_plan(result: dict[str, Any]) -> None:
+    from diffdpo.commands.generate import spell_memory
+
+    where = f"{result['out']} ({result['state']})"
+    if "parts" in result:
+        print(f"would put {len(result['parts'])} parts of suite {result['suite']} together in {where}")
         return
-    from diffdpo.benchmarks.tables import summary_table
-
-    print(f"{result['prompts']} {result['title']}, in {result['out']}")
-    print(summary_table(result))
-
-
-def _suite(args: argparse.Namespace) -> Suite:
-    from diffdpo.benchmarks import own_prompts, registry
-
-    if args.suite == own_prompts.NAME:
-        if args.prompts is None:
-            raise UserError("bench prompts: name the file with --prompts FILE")
-        return own_prompts.suite(args.prompts)
-    if args.prompts is not None:
-        raise UserError(
-            f"--prompts {args.prompts}: the suite {args.suite!r} has its own; for these say `bench prompts`"
-        )
-    return registry.find(args.suite)
+    print(f"would score {result['images']} images of suite {result['suite']} in {where}")
+    if "models" in result:
+        print(f"models: {', '.join(result['models'])}")
+    print(f"scorers: {', '.join(result['scorers']) or 'none'}")
+    if "memory_gb" in result:
+        print(spell_memory(result["memory_gb"]))
 
 
-def _sampling(args: argparse.Namespace, suite: Suite) -> Sampling:
-    from diffdpo.models.sampling import Sampling
+def _merge(args: argparse.Namespace) -> dict[str, Any]:
+    from diffdpo.benchmarks.merge import check_parts, merge_parts
 
-    return Sampling(
-        steps=suite.steps if args.steps is None else args.steps,
-        guidance=suite.guidance if args.guidance is None else args.guidance,
-        batch_size=args.batch_size,
-    )
+    if args.dry_run:
+        state = check_parts(args.merge, args.out, suite=args.suite)
+        return {"dry_run": True, "suite": args.suite, "parts": args.merge, "out": args.out, "state": state}
+    return {"out": args.out, **merge_parts(args.merge, args.out, suite=args.suite).summary}
 
 
-def _source(args: argparse.Namespace, sampling: Sampling) -> dict[str, Any]:
-    """What decides the images. Local weights count by their content: a folder may be trained over."""
-    from diffdpo.devices import pick_device, pick_dtype
-    from diffdpo.runs import content_hash
-    from diffdpo.shapes.weights import resolve_model
-
-    dtype = pick_dtype(args.precision, pick_device(args.device))
-
-    def local_hash(path: str | None) -> str | None:
-        return content_hash(path) if path is not None and Path(path).exists() else None
-
-    return {
-        "model": args.model,
-        "model_sha256": local_hash(resolve_model(args.model)),
-        "lora": args.lora,
-        "lora_sha256": local_hash(args.lora),
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
-        "precision": str(dtype).removeprefix("torch."),
-    }
+def _check(args: argparse.Namespace, several: bool) -> None:
+    """What goes with what."""
+    if args.lora is not None and args.model is None:
+        raise UserError(f"--lora {args.lora}: goes with --model")
+    for name in ("reference", "encoder"):
+        if getattr(args, name) is not None and not several:
+            raise UserError(f"--{name} {getattr(args, name)}: goes with --models or --checkpoints")
+    if args.reference is not None and args.models is None:
+        raise UserError(f"--reference {args.reference}: goes with --models; checkpoints are held against their base")
+    if args.part is not None and (several or args.merge is not None):
+        raise UserError(f"--part {args.part}: goes with --model or --images")

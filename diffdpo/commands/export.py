@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="diffusers: a folder (the default); kohya: a LoRA in one file, for ComfyUI and A1111; "
         "single-file: a whole model in one file",
     )
+    parser.add_argument("--step", type=int, metavar="N", help="of the checkpoint of this step (default: the newest)")
     parser.add_argument("--merge", action="store_true", help="add the LoRA to its base and write the whole model")
     parser.add_argument("--dtype", choices=DTYPES, metavar="D", help="store weights as fp16, bf16 or fp32 (default)")
     parser.add_argument(
@@ -69,7 +70,7 @@ def _export(args: argparse.Namespace, out: Path) -> int:
 
         evaluation = markdown.evaluation(Path(args.report))
     form = Form(args.format or "diffusers", args.merge, args.dtype, Path(args.out).absolute().name)
-    return export_newest(folder, out, form, evaluation=evaluation, dry_run=args.dry_run)[1]
+    return export_newest(folder, out, form, step=args.step, evaluation=evaluation, dry_run=args.dry_run)[1]
 
 
 def _export_judge(args: argparse.Namespace, folder: Path, out: Path) -> int:
@@ -81,6 +82,8 @@ def _export_judge(args: argparse.Namespace, folder: Path, out: Path) -> int:
 
 
 def _refuse_forms(args: argparse.Namespace, folder: Path, kind: str) -> None:
+    if args.step is not None:
+        raise UserError(f"--step {args.step}: {folder} is the run of {kind}, whose newest checkpoint alone is exported")
     given = {"--format": args.format, "--merge": args.merge, "--dtype": args.dtype, "--report": args.report}
     for option, value in given.items():
         if value:

@@ -107,20 +107,23 @@ def _or_nothing(partial: Path) -> Iterator[None]:
 
 
 def _remove_others(folder: Path, step: int, keep: int) -> None:
-    steps = _steps(folder)
-    kept = [one for one in steps if one <= step][-keep:]
-    for one in set(steps).difference(kept):
+    there = steps(folder)
+    kept = [one for one in there if one <= step][-keep:]
+    for one in set(there).difference(kept):
         shutil.rmtree(folder / f"step-{one:08d}")
 
 
-def newest(folder: Path, run: str) -> Checkpoint | None:
+def newest(folder: Path, run: str, *, step: int | None = None) -> Checkpoint | None:
     """The newest whole checkpoint below `folder`, or None. Torn ones are passed over with a warning.
+
+    Args:
+        step: only the one of this step.
 
     Raises:
         UserError: the newest whole checkpoint belongs to another run.
     """
-    for step in reversed(_steps(folder)):
-        path = folder / f"step-{step:08d}"
+    for number in reversed(steps(folder) if step is None else [step]):
+        path = folder / f"step-{number:08d}"
         problem = _torn(path)
         if problem:
             say(f"warning: {path}: {problem}; passed over")
@@ -128,7 +131,7 @@ def newest(folder: Path, run: str) -> Checkpoint | None:
         if read_json(path / MARKER)["run"] != run:
             raise UserError(f"{path}: a checkpoint of another run (other settings, model or data); remove it from here")
         try:
-            return _open(path, step)
+            return _open(path, number)
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, UserError) as error:
             say(f"warning: {path}: damaged ({error}); passed over")
     return None
@@ -136,7 +139,7 @@ def newest(folder: Path, run: str) -> Checkpoint | None:
 
 def any_left(folder: Path) -> bool:
     """Whether there are checkpoints below `folder`, whole or not."""
-    return bool(_steps(folder))
+    return bool(steps(folder))
 
 
 def numbered(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -192,7 +195,8 @@ def _torn(path: Path) -> str | None:
     return None
 
 
-def _steps(folder: Path) -> list[int]:
+def steps(folder: Path) -> list[int]:
+    """The steps that there are checkpoints of below `folder`, whole or not, in order."""
     if not folder.is_dir():
         return []
     names = [path.name.removeprefix("step-") for path in folder.glob("step-*") if path.is_dir()]

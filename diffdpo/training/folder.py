@@ -28,7 +28,7 @@ from diffdpo.runs import (
     whole_folder,
     write_json,
 )
-from diffdpo.training.checkpoints import Checkpoint, newest
+from diffdpo.training.checkpoints import Checkpoint, newest, steps
 from diffdpo.training.guard import all_finite
 from diffdpo.training.loop import Outcome
 from diffdpo.training.shares import check_step, in_one
@@ -105,22 +105,25 @@ def lasting(outcome: Outcome) -> dict[str, float]:
     return {key: value for key, value in outcome.figures.items() if key != "pairs_per_second"}
 
 
-def read_run(folder: Path, out: Path) -> tuple[dict[str, Any], Checkpoint]:
-    """A run's config, as read from JSON, and its newest checkpoint, to be exported to `out`.
+def read_run(folder: Path, out: Path, step: int | None = None) -> tuple[dict[str, Any], Checkpoint]:
+    """A run's config, as read from JSON, and its newest checkpoint, or that of `step`, to be exported to `out`.
 
     Raises:
-        UserError: `folder` is no training run or has no checkpoint yet, or `out` is in use.
+        UserError: `folder` is no training run or has no such checkpoint, or `out` is in use.
     """
     manifest = read_manifest(folder)
     if manifest["command"] != "train":
         raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`; only a training run has weights to export")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: not empty; name another folder")
-    checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]))
+    checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]), step=step)
     if checkpoint is None:
-        raise UserError(f"{folder}: no whole checkpoint in it yet")
+        there = ", ".join(map(str, steps(folder / "checkpoints"))) or "none"
+        which = "" if step is None else f" of step {step}; there: {there}"
+        raise UserError(f"{folder}: no whole checkpoint in it yet{which}")
     if not all_finite(checkpoint.exported):
-        raise UserError(f"{folder}: the weights of its newest checkpoint are not finite, so there is nothing to export")
+        which = "newest checkpoint" if step is None else f"checkpoint of step {step}"
+        raise UserError(f"{folder}: the weights of its {which} are not finite, so there is nothing to export")
     return read_json(folder / CONFIG), checkpoint
 
 

@@ -17,11 +17,18 @@ from diffdpo.training.image.inputs import load_model, model_content
 
 
 def export_newest(
-    folder: Path, out: Path, form: Form = AS_TRAINED, *, evaluation: Sequence[str] = (), dry_run: bool = False
+    folder: Path,
+    out: Path,
+    form: Form = AS_TRAINED,
+    *,
+    step: int | None = None,
+    evaluation: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> tuple[Path, int]:
     """Write the weights of a run's newest checkpoint (its average, where it keeps one) to `out`.
 
     Args:
+        step: take the checkpoint of this step instead.
         evaluation: what the card says of how the model was measured, lines of Markdown.
 
     Returns:
@@ -31,7 +38,7 @@ def export_newest(
         UserError: `folder` is no training run or has no checkpoint yet, `out` is in use, the run's weights cannot be
             written in that form, or a whole model is to be made of another base than the run's.
     """
-    settings, checkpoint = read_run(folder, out)
+    settings, checkpoint = read_run(folder, out, step)
     config = build(IMAGE_METHODS[settings["method"]], settings)
     form.check(config.lora.rank > 0)
     if form.merge or not config.lora.rank:

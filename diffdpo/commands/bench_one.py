@@ -43,7 +43,7 @@ def run_one(args: argparse.Namespace) -> dict[str, Any]:
 
     def settings(*, ask_hub: bool = True) -> dict[str, Any]:
         drawn = {} if source is None else source_settings(args, sampling, ask_hub=ask_hub)
-        return {"scorer_weights": _weights(weights), "antialias": args.antialias, **drawn}
+        return {"scorer_weights": _weights(weights), "antialias": bool(args.antialias), **drawn}
 
     if args.dry_run:
         state = check_suite(suite, args.out, **asked, settings=lambda: settings(ask_hub=False))
