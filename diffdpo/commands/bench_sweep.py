@@ -37,8 +37,8 @@ def run_sweep(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: something that was given cannot be used.
     """
-    from diffdpo.benchmarks import sweep
     from diffdpo.benchmarks.results import read_run
+    from diffdpo.benchmarks.sweep import points as sweep
     from diffdpo.commands.bench_one import run_one
     from diffdpo.runs import check_place
 

@@ -6,7 +6,7 @@ The authors published a table (`Prompts`, `Category`); HPDv2 has the prompts as 
 from __future__ import annotations
 
 from diffdpo.benchmarks.registry import Case, Options, Suite, mixed
-from diffdpo.benchmarks.sources import Source, locate, read_cells
+from diffdpo.benchmarks.suites.sources import Source, locate, read_cells
 
 _TABLES = ("*drawbench*.csv", "*drawbench*.tsv", "drawbench.json", "*drawbench*.parquet", "*drawbench*.txt")
 SOURCE = Source((*_TABLES, "test-*.parquet"), hub="zhwang/HPDv2")

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffdpo.benchmarks import hps_table
 from diffdpo.benchmarks.registry import Case, Options, Suite, mixed
 from diffdpo.benchmarks.results import Row
-from diffdpo.benchmarks.sources import Source, locate
+from diffdpo.benchmarks.suites import hps_table
+from diffdpo.benchmarks.suites.sources import Source, locate
 from diffdpo.data.prompts import read_prompts
 from diffdpo.errors import UserError, unknown
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffdpo.benchmarks.registry import Case, Options, Suite, mixed
-from diffdpo.benchmarks.sources import Source, locate, read_cells
+from diffdpo.benchmarks.suites.sources import Source, locate, read_cells
 
 SOURCE = Source(("PartiPrompts.tsv",), hub="nateraw/parti-prompts")
 KINDS = {"category": ("Category",), "challenge": ("Challenge",)}

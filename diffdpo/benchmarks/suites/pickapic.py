@@ -7,7 +7,7 @@ They are as people typed them: some are unsafe.
 from __future__ import annotations
 
 from diffdpo.benchmarks.registry import Options, Suite, numbered
-from diffdpo.benchmarks.sources import Source, locate
+from diffdpo.benchmarks.suites.sources import Source, locate
 from diffdpo.data.prompts import read_prompts
 from diffdpo.errors import unknown
 

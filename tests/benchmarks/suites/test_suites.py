@@ -184,7 +184,7 @@ def test_the_real_prompts_of_pickapic_and_hpsv2() -> None:
 def test_the_published_table_is_the_real_one() -> None:
     import csv
 
-    from diffdpo.benchmarks.hps_table import PUBLISHED, STYLES
+    from diffdpo.benchmarks.suites.hps_table import PUBLISHED, STYLES
 
     with open(real("hpsv2_table/hpsv2_benchmark_table.csv"), encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -22,7 +22,7 @@ PER_STYLE, GROUP = 800, 80
 VERSIONS = {"hpsv2": "v2.0", "hpsv2.1": "v2.1"}
 """Scorer -> which of the published tables its figures belong to."""
 
-PUBLISHED = Path(__file__).with_name("suites") / "hpsv2_published.json"
+PUBLISHED = Path(__file__).with_name("hpsv2_published.json")
 
 
 def protocol(styles: Sequence[str], scores: Sequence[float], *, scale: float = 100) -> dict[str, Any]:

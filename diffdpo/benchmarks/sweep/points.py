@@ -124,7 +124,7 @@ def _flat(point: Point) -> dict[str, float]:
 
 def write_sweep(out: Path, points: Sequence[Point], reference: str, encoder: str | None) -> tuple[Path, Path]:
     """Write `sweep.csv`, `sweep.json` and `sweep.svg` to `out`. Returns the paths of the table and the plot."""
-    from diffdpo.benchmarks.sweep_plot import plot
+    from diffdpo.benchmarks.sweep.plot import plot
     from diffdpo.runs import write_bytes, write_json
 
     table_file, plot_file = out / "sweep.csv", out / "sweep.svg"

@@ -14,10 +14,10 @@ from bench_fakes import PROMPTS, Bright, draw_noise, plain_suite
 from PIL import Image
 
 from diffdpo import cli
-from diffdpo.benchmarks import sweep
 from diffdpo.benchmarks.results import BenchRun, read_run
 from diffdpo.benchmarks.suite import run_suite
-from diffdpo.benchmarks.sweep_plot import plot
+from diffdpo.benchmarks.sweep import points as sweep
+from diffdpo.benchmarks.sweep.plot import plot
 from diffdpo.config import DpoConfig, build
 from diffdpo.errors import UserError
 from diffdpo.training.image.runner import run_images

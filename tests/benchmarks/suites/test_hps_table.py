@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diffdpo.benchmarks.hps_table import GROUP, STYLES, as_text, protocol, standing
+from diffdpo.benchmarks.suites.hps_table import GROUP, STYLES, as_text, protocol, standing
 
 FIRST = {"anime": 0.20, "concept-art": 0.21, "paintings": 0.22, "photo": 0.30}
 """Group g of a style has the mean FIRST + g / 1000; within a group, scores go up and down by 0.05."""

@@ -15,7 +15,7 @@ from diffdpo.benchmarks.words import number
 
 if TYPE_CHECKING:
     from diffdpo.benchmarks.statistics import Estimate
-    from diffdpo.benchmarks.sweep import Point
+    from diffdpo.benchmarks.sweep.points import Point
 
 WIDTH, HEIGHT = 330, 240
 """Of a panel."""
