@@ -160,7 +160,8 @@ def find(name: str, options: Options | None = None) -> Suite:
     """The suite of that name.
 
     Raises:
-        UserError: there is none, it does not take one of the options, or its files cannot be used.
+        UserError: there is none, it does not take one of the options, its files cannot be used, or they have too few
+            prompts for an interval.
     """
     options = options or Options()
     module = suite_module(name)
@@ -172,6 +173,10 @@ def find(name: str, options: Options | None = None) -> Suite:
             flag = {"styles": "style", "repeats": "repeat"}.get(option.name, option.name)
             raise UserError(f"--{flag} {text}: goes with {' or '.join(owners)}, not with {name!r}")
     suite: Suite = module.load(options)
+    count = len(suite.cases) // suite.repeats
+    if count < MIN_PROMPTS:
+        where = ", ".join(map(str, suite.files))
+        raise UserError(f"{where}: {count} prompt{'s' * (count != 1)}; an interval takes at least {MIN_PROMPTS}")
     return suite
 
 

@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="say which suites there are, and do nothing")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--model", help="a folder, a hub name, or a built-in one: shapes")
-    add("--models", nargs="+", metavar="M", help="several, each in a folder of --out, and a table of all")
+    add(
+        "--models",
+        nargs="+",
+        metavar="M",
+        help="several, each MODEL or MODEL+LORA, and a table of all",
+    )
     add("--checkpoints", metavar="RUN", help="those of a training run, as several models")
     add("--images", metavar="DIR", help="images made elsewhere, named as the suite's publisher names them")
     add("--merge", nargs="+", metavar="PART", help="put folders made with --part together")

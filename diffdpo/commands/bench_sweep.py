@@ -74,7 +74,7 @@ def models(args: argparse.Namespace) -> tuple[list[Entrant], str]:
             raise UserError(f"--models: {model} is given twice")
     short = [_name(model) for model in given]
     names = [name if short.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(short, 1)]
-    entrants = [Entrant(name, model) for name, model in zip(names, given, strict=True)]
+    entrants = [Entrant(name, *_with_lora(model)) for name, model in zip(names, given, strict=True)]
     reference = given[0] if args.reference is None else args.reference
     return entrants, names[given.index(reference)]
 
@@ -153,8 +153,16 @@ def _one(args: argparse.Namespace, entrant: Entrant) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), "model": entrant.model, "lora": entrant.lora, "out": out})
 
 
-def _name(model: str) -> str:
-    """A folder's name for a model: the last part of its path or hub name. `runs/dpo/model` is called `dpo`."""
-    path = Path(model)
+def _with_lora(given: str) -> tuple[str, str | None]:
+    """`MODEL` or `MODEL+LORA` -> model and LoRA."""
+    model, _, lora = (given, "", "") if Path(given).exists() else given.partition("+")
+    return model, lora or None
+
+
+def _name(given: str) -> str:
+    """A folder's name for a model or, if it has one, its LoRA: the last part of the path or hub name. `runs/dpo/model`
+    is called `dpo`."""
+    model, lora = _with_lora(given)
+    path = Path(lora or model)
     named = path.parent if path.name in ("model", "lora") and path.parent.name else path
     return named.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffdpo.benchmarks.registry import MIN_PROMPTS, Options, Suite, numbered
+from diffdpo.benchmarks.registry import Options, Suite, numbered
 from diffdpo.data.prompts import read_prompts
 from diffdpo.errors import UserError
 
@@ -15,13 +15,11 @@ def load(options: Options) -> Suite:
     """The prompts of a file, in its order.
 
     Raises:
-        UserError: no file is named, it cannot be used, or it has too few prompts for an interval.
+        UserError: no file is named, or it cannot be used.
     """
     if options.prompts is None:
         raise UserError("bench prompts: name the file with --prompts FILE")
     path = Path(options.prompts)
     prompts = [prompt.text for prompt in read_prompts(path)]
-    if len(prompts) < MIN_PROMPTS:
-        raise UserError(f"{path}: {len(prompts)} prompt; an interval takes at least {MIN_PROMPTS}")
     title = f"prompts of {path.name}"
     return Suite(name="prompts", title=title, cases=numbered(prompts), scorers=SCORERS, files=(path,))

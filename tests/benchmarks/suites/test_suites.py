@@ -144,6 +144,71 @@ def test_all_suites_are_listed_and_where_they_say() -> None:
         assert callable(registry.suite_module(name).load)
 
 
+ON_THE_HUB = {
+    "zhwang/HPDv2": [
+        "README.md",
+        "benchmark/anime.json",
+        "benchmark/benchmark_imgs/CM.tar.gz",
+        "benchmark/concept-art.json",
+        "benchmark/drawbench.json",
+        "benchmark/drawbench/CM.tar.gz",
+        "benchmark/paintings.json",
+        "benchmark/photo.json",
+    ],
+    "yuvalkirstain/pickapic_v1_no_images": [
+        "data/test-00000-of-00001-aa.parquet",
+        "data/test_unique-00000-of-00001-bb.parquet",
+        "data/validation-00000-of-00001-cc.parquet",
+        "data/validation_unique-00000-of-00001-dd.parquet",
+    ],
+    "nateraw/parti-prompts": ["PartiPrompts.tsv", "README.md"],
+}
+"""Files of the publishers' datasets, as the hub lists them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    [
+        ("hpsv2", {}, [f"benchmark/{style}.json" for style in ("anime", "concept-art", "paintings", "photo")]),
+        ("pickapic", {}, ["data/validation_unique-00000-of-00001-dd.parquet"]),
+        ("pickapic", {"split": "test"}, ["data/test_unique-00000-of-00001-bb.parquet"]),
+        ("parti", {}, ["PartiPrompts.tsv"]),
+        ("drawbench", {"data": "zhwang/HPDv2"}, ["benchmark/drawbench.json"]),
+    ],
+)
+def test_what_is_asked_of_the_hub(
+    name: str, options: dict[str, str], wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(dataset: str, file: str, repo_type: str) -> str:
+        asked.append(file)
+        place = tmp_path / Path(file).name
+        if place.suffix == ".parquet":
+            pq.write_table(pa.table({"caption": ["a", "b"]}), place)
+        else:
+            table = "Prompt\tCategory\tChallenge\na\tA\tB\nb\tA\tB\n"
+            place.write_text(table if place.suffix == ".tsv" else '["a", "b"]')
+        return str(place)
+
+    def names(self: object, dataset: str, repo_type: str) -> list[str]:
+        return ON_THE_HUB[dataset]
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", names)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    suite = registry.find(name, Options(**options))  # type: ignore[arg-type]
+    assert asked == wanted
+    assert {case.prompt for case in suite.cases} == {"a", "b"}
+    with pytest.raises(UserError, match="dataset 'no/such': cannot be fetched from the hub"):
+        registry.find(name, Options(**{**options, "data": "no/such"}))  # type: ignore[arg-type]
+
+
+def test_too_few_prompts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "drawbench.txt").write_text("a\n")
+    with pytest.raises(UserError, match=r"drawbench\.txt: 1 prompt; an interval takes at least 2"):
+        registry.find("drawbench", Options(data=str(tmp_path)))
+
+
 def categories(suite: Suite, kind: str) -> Counter[str]:
     return Counter(case.categories[kind] for case in suite.cases)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import xml.etree.ElementTree as ElementTree
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from diffdpo.benchmarks.results import BenchRun, read_run
 from diffdpo.benchmarks.suite import run_suite
 from diffdpo.benchmarks.sweep import points as sweep
 from diffdpo.benchmarks.sweep.plot import plot
+from diffdpo.commands.bench_sweep import models
 from diffdpo.config import DpoConfig, build
 from diffdpo.errors import UserError
 from diffdpo.training.image.runner import run_images
@@ -90,6 +92,22 @@ def test_the_plot_has_a_point_for_each_model_where_its_numbers_are(points: list[
     assert (up[1] - up[0]) / (up[2] - up[0]) == pytest.approx(10 / 40, abs=0.01)
     assert len(root.findall(f"{tag}g")) == len(points[0].drift)
     assert "http" not in plot(points, "a/ref").replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "reference", "names", "base"),
+    [
+        (["shapes", "a/b", "runs/dpo/model"], None, ["shapes", "b", "dpo"], "shapes"),
+        (["shapes", "shapes+runs/dpo/lora"], None, ["shapes", "dpo"], "shapes"),
+        (["a/x", "b/x"], "b/x", ["x-1", "x-2"], "x-2"),
+        (["a/x"], "shapes", ["shapes", "x"], "shapes"),
+    ],
+)
+def test_names_of_models(given: list[str], reference: str | None, names: list[str], base: str) -> None:
+    entrants, found = models(Namespace(models=given, reference=reference))
+    assert [entrant.name for entrant in entrants] == names
+    assert found == base
+    assert entrants[-1].lora == ("runs/dpo/lora" if "+" in given[-1] else None)
 
 
 def test_other_seeds_are_no_sweep(tmp_path: Path) -> None:
