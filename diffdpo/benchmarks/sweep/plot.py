@@ -70,16 +70,16 @@ def _panel(points: Sequence[Point], reference: str, reward: str, drift: str) -> 
 
 
 def _mark(point: Point, drift: Estimate, reward: Estimate, x: Axis, y: Axis, *, kind: str) -> str:
-    """A point with the interval of its reward, and its name on the side where there is room."""
+    """A point with the interval of its reward, and above that its step, or its name on the side where there is room."""
     left, top = x(drift.mean), y(reward.mean)
-    right_half = left > WIDTH / 2
-    place = f'x="{left - 7 if right_half else left + 7}" y="{top - 6}" text-anchor="{"end" if right_half else "start"}"'
-    told = f"{point.name}: {number(reward.mean)} at {number(drift.mean)}"
     low, high = y(reward.interval.low), y(reward.interval.high)
+    side = "middle" if point.step else "end" if left > WIDTH / 2 else "start"
+    place = f'x="{left}" y="{high - 4}" text-anchor="{side}"'
+    told = f"{point.name}: {number(reward.mean)} at {number(drift.mean)}"
     return (
         f'<line class="bar" x1="{left}" x2="{left}" y1="{low}" y2="{high}"/>'
         f'<circle class="{kind}" cx="{left}" cy="{top}" r="4"><title>{escape(told)}</title></circle>'
-        f'<text class="tick" {place}>{escape(_short(point.name))}</text>'
+        f'<text class="tick" {place}>{escape(str(point.step) if point.step else _short(point.name))}</text>'
     )
 
 
@@ -106,7 +106,7 @@ def _names(reward: str, drift: str) -> str:
     across = drift if drift == "distance" else f"{drift}, change"
     return (
         f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">{escape(across)}</text>'
-        f'<text transform="translate(13,{height}) rotate(-90)" text-anchor="middle">{escape(reward)}</text>'
+        f'<text transform="translate(16,{height}) rotate(-90)" text-anchor="middle">{escape(reward)}</text>'
     )
 
 
