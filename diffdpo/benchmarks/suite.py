@@ -135,12 +135,11 @@ class _Work:
 
     def do(self, run: Run, draw: Draw | None, load_scorer: Callable[[str], Scorer]) -> None:
         """Draw or take the images, measure them, write the results."""
-        seeds = {index: self.suite.seed(self.seed, index) for index in self.span} if draw else {}
-        prompts = [self.cases[index].prompt for index in self.span]
-        names = [self.cases[index].name for index in self.span]
+        cases = [self.cases[index] for index in self.span]
         if draw is not None:
-            files = [run.folder / IMAGES / f"{name}.png" for name in names]
-            pictures.draw_missing(files, prompts, list(seeds.values()), draw, self.batch_size)
+            files = [run.folder / IMAGES / f"{case.name}.png" for case in cases]
+            seeds = [self.suite.seed(self.seed, index) for index in self.span]
+            pictures.draw_missing(files, [case.prompt for case in cases], seeds, draw, self.batch_size)
         else:
             files = self.given or []
         judge = Judge(run.folder, self.cases, dict(zip(self.span, files, strict=True)), self.batch_size)
@@ -150,27 +149,28 @@ class _Work:
             scores[name] = judge.scores(name, scorer)
             made_by[name] = {"scale": scorer.scale, "settings": scorer.settings}
             del scorer
-        kept = [f"{IMAGES}/{name}{file.suffix.lower()}" for name, file in zip(names, files, strict=True)]
-        rows = [
-            Row(
-                index=index,
-                prompt=prompt,
-                seed=seeds.get(index),
-                image=image,
-                scores={name: values[place] for name, values in scores.items()},
-                categories=dict(self.cases[index].categories),
-                parts=None if seen["verdict"] is None else seen["verdict"]["parts"],
-                why="" if seen["verdict"] is None else seen["verdict"]["why"],
-                look=seen["look"],
-                size=seen["size"],
-            )
-            for place, (index, prompt, image, seen) in enumerate(
-                zip(self.span, prompts, kept, judge.looks(self.suite), strict=True)
-            )
-        ]
+        seen = judge.looks(self.suite)
+        rows = [self._row(place, files[place], scores, seen[place]) for place in range(len(self.span))]
         if draw is None:
-            pictures.copy_images(files, [run.folder / image for image in kept])
+            pictures.copy_images(files, [run.folder / row.image for row in rows])
         finish(run, self.suite.title, rows, made_by)
+
+    def _row(self, place: int, file: Path, scores: Mapping[str, Sequence[float]], seen: Mapping[str, Any]) -> Row:
+        """The row of the image at `place` of the span. `seen`: what `Judge.looks` found."""
+        index = self.span[place]
+        case, verdict = self.cases[index], seen["verdict"] or {"parts": None, "why": ""}
+        return Row(
+            index=index,
+            prompt=case.prompt,
+            seed=None if self.given is not None else self.suite.seed(self.seed, index),
+            image=f"{IMAGES}/{case.name}{file.suffix.lower()}",
+            scores={name: values[place] for name, values in scores.items()},
+            parts=verdict["parts"],
+            look=seen["look"],
+            categories=dict(case.categories),
+            why=verdict["why"],
+            size=seen["size"],
+        )
 
 
 def finish(run: Run, title: str, rows: Sequence[Row], scorers: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from diffdpo.commands.generate import make_source
 if TYPE_CHECKING:
     from diffdpo.benchmarks.registry import Suite
     from diffdpo.models.sampling import Sampling
+    from scorers.base import Scorer
 
 ANTIALIASED = ("hpsv2", "hpsv2.1", "shapes-hpsv2")
 """Scorers that take the option `antialias`."""
@@ -26,7 +28,6 @@ def run_one(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.benchmarks.blocks import Part
     from diffdpo.benchmarks.suite import check_suite, run_suite
     from diffdpo.commands.judges import parse_names
-    from diffdpo.devices import pick_device
 
     suite = open_suite(args)
     weights = parse_names(args.scorer or suite.scorers)
@@ -50,16 +51,24 @@ def run_one(args: argparse.Namespace) -> dict[str, Any]:
         plan = {"dry_run": True, "suite": suite.name, "images": len(suite.take(args.limit)), "state": state}
         plan |= {"scorers": list(weights), "out": args.out}
         return plan if source is None else {**plan, "memory_gb": source.memory_gb()}
+    opener = _opener(args, weights)
+    result = run_suite(suite, args.out, draw=source, load_scorer=opener, settings=settings(), **asked)
+    return {"out": args.out, **result.summary}
+
+
+def _opener(args: argparse.Namespace, weights: Mapping[str, str | None]) -> Callable[[str], Scorer]:
+    """What opens a scorer by its name, with the weights and options that the arguments give it."""
+    from diffdpo.devices import pick_device
+
     device = pick_device(args.device)
 
-    def load_scorer(name: str) -> Any:
+    def load(name: str) -> Scorer:
         import scorers
 
         options: dict[str, Any] = {"antialias": True} if args.antialias and name in ANTIALIASED else {}
         return scorers.load(name, model=weights[name], device=device, **options)
 
-    result = run_suite(suite, args.out, draw=source, load_scorer=load_scorer, settings=settings(), **asked)
-    return {"out": args.out, **result.summary}
+    return load
 
 
 def open_suite(args: argparse.Namespace) -> Suite:
@@ -128,7 +137,7 @@ def source_settings(args: argparse.Namespace, sampling: Sampling, *, ask_hub: bo
     }
 
 
-def _weights(weights: dict[str, str | None]) -> dict[str, str]:
+def _weights(weights: Mapping[str, str | None]) -> dict[str, str]:
     """Local weights by name and content."""
     from diffdpo.runs import content_hash
 
