@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 KEPT = "scored"
 """The folder of finished blocks, below the run's; it is gone when the run is finished."""
 
+_LOOKS = ""
+"""Under this name, which no scorer has, the blocks of looks are kept."""
+
 Paths = Mapping[int, Path]
 """Image number -> file, for a whole run or a part of one."""
 
@@ -57,7 +60,7 @@ class Judge:
         def see(block: range) -> list[dict[str, Any]]:
             return [self._seen(suite, index) for index in block]
 
-        return self._by_block("check images" if suite.check else "look at images", "images", see)
+        return self._by_block("check images" if suite.check else "look at images", _LOOKS, see)
 
     def _seen(self, suite: Suite, index: int) -> dict[str, Any]:
         image = self._open(index)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from diffdpo.benchmarks import registry, statistics
 from diffdpo.benchmarks.results import Row
 
@@ -60,10 +62,14 @@ def _by_category(rows: Sequence[Row], repeats: int) -> dict[str, dict[str, Any]]
 
 
 def _estimate(values: Sequence[Any], repeats: int) -> dict[str, Any]:
-    """Mean and interval over prompts: images of one prompt are no independent draws, so they are averaged first."""
-    if repeats > 1:
-        values = [sum(values[start : start + repeats]) / repeats for start in range(0, len(values), repeats)]
-    if len(values) < registry.MIN_PROMPTS:
-        return {"mean": float(values[0]), "low": None, "high": None, "n": 1}
-    found = statistics.mean_estimate(values)
+    """Mean and interval over prompts: images of one prompt are no independent draws, so they are averaged first.
+
+    Booleans stay what they are where the images of each prompt agree, as a rate of 0 or 1 has an interval of its own.
+    """
+    images = np.asarray(values).reshape(-1, repeats)
+    agree = images.dtype == np.bool_ and (images == images[:, :1]).all()
+    prompts = images[:, 0] if agree else images.mean(axis=1)
+    if len(prompts) < registry.MIN_PROMPTS:
+        return {"mean": float(prompts[0]), "low": None, "high": None, "n": 1}
+    found = statistics.mean_estimate(prompts)
     return {"mean": found.mean, "low": found.interval.low, "high": found.interval.high, "n": found.n}
