@@ -122,7 +122,7 @@ def newest(folder: Path, run: str, *, step: int | None = None) -> Checkpoint | N
     Raises:
         UserError: the newest whole checkpoint belongs to another run.
     """
-    for number in reversed(steps(folder) if step is None else [step]):
+    for number in reversed([number for number in steps(folder) if step in (None, number)]):
         path = folder / f"step-{number:08d}"
         problem = _torn(path)
         if problem:

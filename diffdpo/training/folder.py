@@ -119,8 +119,8 @@ def read_run(folder: Path, out: Path, step: int | None = None) -> tuple[dict[str
     checkpoint = newest(folder / "checkpoints", run_name(manifest["settings"]), step=step)
     if checkpoint is None:
         there = ", ".join(map(str, steps(folder / "checkpoints"))) or "none"
-        which = "" if step is None else f" of step {step}; there: {there}"
-        raise UserError(f"{folder}: no whole checkpoint in it yet{which}")
+        which = "yet" if step is None else f"of step {step}; there: {there}"
+        raise UserError(f"{folder}: no whole checkpoint in it {which}")
     if not all_finite(checkpoint.exported):
         which = "newest checkpoint" if step is None else f"checkpoint of step {step}"
         raise UserError(f"{folder}: the weights of its {which} are not finite, so there is nothing to export")

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffdpo.benchmarks import drift, statistics, words
 from diffdpo.benchmarks.pairing import check_same, per_prompt
 from diffdpo.benchmarks.results import BenchRun
@@ -57,6 +59,7 @@ def measure(
         UserError: the runs are not of the same prompts and seeds.
     """
     base = runs[reference]
+    encode = None if encode is None else _once(encode)
     points = []
     for name, run in runs.items():
         check_same(base, run)
@@ -106,6 +109,19 @@ def as_csv(points: Sequence[Point]) -> str:
 def as_json(points: Sequence[Point], reference: str, encoder: str | None) -> dict[str, Any]:
     """All of it, as `sweep.json` holds it."""
     return {"reference": reference, "encoder": encoder, "models": [asdict(point) for point in points]}
+
+
+def _once(encode: drift.Encode) -> drift.Encode:
+    """The same, for files that come again: the reference is held against every model."""
+    seen: dict[Path, Any] = {}
+
+    def remembered(files: Sequence[Path]) -> Any:
+        new = [file for file in files if file not in seen]
+        if new:
+            seen.update(zip(new, np.asarray(encode(new)), strict=True))
+        return np.stack([seen[file] for file in files])
+
+    return remembered
 
 
 def _values(run: BenchRun, measure: str) -> Any:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bench_fakes import PROMPTS, Bright, draw_noise, plain_suite
 from PIL import Image
+from safetensors.torch import load_file
 
 from diffdpo import cli
 from diffdpo.benchmarks.results import BenchRun, read_run
@@ -25,6 +27,8 @@ from diffdpo.errors import UserError
 from diffdpo.training.image.runner import run_images
 
 N = len(PROMPTS)
+ENCODED: set[Path] = set()
+"""No file is encoded twice."""
 
 
 def grey_runs(folder: Path) -> dict[str, BenchRun]:
@@ -44,6 +48,8 @@ def grey_runs(folder: Path) -> dict[str, BenchRun]:
 
 def encode(files: Sequence[Path]) -> np.ndarray:
     """An angle from the tone: 0 is a right angle away from 250."""
+    assert not ENCODED & set(files)
+    ENCODED.update(files)
     tones = [np.asarray(Image.open(file))[0, 0, 0] for file in files]
     return np.array([[np.cos(tone / 250 * np.pi / 2), np.sin(tone / 250 * np.pi / 2)] for tone in tones])
 
@@ -147,3 +153,12 @@ def test_the_checkpoints_of_a_run(
     before = (tmp_path / "sweep" / "sweep.csv").read_bytes()
     assert cli.run(words) == 0  # all is there: only the table is made again
     assert (tmp_path / "sweep" / "sweep.csv").read_bytes() == before
+    # The step that was chosen leaves in any form; what was measured is what is exported.
+    assert cli.run(["export", str(tmp_path / "run"), "--step", "2", "--out", str(tmp_path / "chosen")]) == 0
+    [chosen] = (tmp_path / "chosen").glob("*.safetensors")
+    [measured] = (tmp_path / "sweep" / "weights" / "step-2").glob("*.safetensors")
+    left, right = load_file(chosen), load_file(measured)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert cli.run(["export", str(tmp_path / "run"), "--step", "1", "--out", str(tmp_path / "gone")]) == 2
+    assert "no whole checkpoint in it of step 1; there: 2, 3" in capsys.readouterr().err
