@@ -6,19 +6,15 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffdpo.errors import UserError
 from diffdpo.progress import say
 
-if TYPE_CHECKING:
-    from diffdpo.benchmarks.encoder import ImageEncoder
-
+NOT_ENCODED = "note: no --encoder: how far images moved and how diverse they are is not measured; say clipscore"
 BASE = "base"
 WEIGHTS = "weights"
 """The folder below --out where checkpoints are exported to, so that the one chosen is at hand."""
-_ENCODERS = {"shapes": "shapes-pickscore"}
-"""Suites with an encoder that costs nothing to open."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +36,17 @@ def run_sweep(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.benchmarks.results import read_run
     from diffdpo.benchmarks.sweep import points as sweep
     from diffdpo.commands.bench_one import run_one
+    from diffdpo.commands.encoders import encoder_name, open_encoder
     from diffdpo.runs import check_place
 
     out = Path(args.out)
     check_place(out)
     entrants, reference = checkpoints(args) if args.checkpoints is not None else models(args)
-    encoder = open_encoder(args)
+    if encoder_name(args.encoder, args.suite) is None:
+        say(NOT_ENCODED)
     if args.dry_run:
         return _plan(args, entrants)
+    encoder = open_encoder(args.encoder, args.suite, args.device)
     for number, entrant in enumerate(entrants, 1):
         say(f"[{number}/{len(entrants)}] {entrant.name}")
         export_weights(args, entrant)
@@ -112,31 +111,6 @@ def export_weights(args: argparse.Namespace, entrant: Entrant) -> None:
 
         with whole_folder(weights) as unfinished:
             export_newest(Path(args.checkpoints), unfinished, step=entrant.step)
-
-
-def open_encoder(args: argparse.Namespace) -> ImageEncoder | None:
-    """The image encoder that drift is measured in; None without one.
-
-    Raises:
-        UserError: it is no scorer, or cannot be opened.
-    """
-    from diffdpo.commands.judges import parse_names
-
-    asked = args.encoder or _ENCODERS.get(args.suite)
-    if asked is None:
-        say("note: no --encoder, so how far images moved and how diverse they are is not measured; say clipscore")
-        return None
-    [(name, weights)] = parse_names([asked]).items()
-    if args.dry_run:
-        return None
-    import scorers
-    from diffdpo.benchmarks.encoder import ImageEncoder
-    from diffdpo.devices import pick_device
-
-    try:
-        return ImageEncoder(scorers.load(name, model=weights, device=pick_device(args.device)))
-    except scorers.ScorerError as error:
-        raise UserError(f"--encoder {asked}: {error}") from None
 
 
 def _plan(args: argparse.Namespace, entrants: list[Entrant]) -> dict[str, Any]:

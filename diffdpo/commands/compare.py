@@ -6,18 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffdpo.errors import UserError
-
 if TYPE_CHECKING:
     from diffdpo.benchmarks.compare import Comparison
-    from diffdpo.benchmarks.encoder import ImageEncoder
     from diffdpo.benchmarks.results import BenchRun
 
 HELP = "compare two benchmark runs on the same prompts and seeds"
 UNNAMED = "no --labeled-by: if one of these scorers chose the training pairs, name it, for its own gain is no evidence"
 NOT_ENCODED = "no --encoder: how diverse the images are was not measured; name a scorer made of a CLIP, say clipscore"
-_ENCODERS = {"shapes": "shapes-pickscore"}
-"""Suites with an encoder that costs nothing to open."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,20 +70,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def check_runs(args: argparse.Namespace, a: BenchRun, b: BenchRun) -> None:
     """For a dry run: raise what `compare_runs` would raise before it computes."""
     from diffdpo.benchmarks.pairing import check_labelers, check_same
+    from diffdpo.commands.encoders import encoder_name
 
     check_same(a, b)
     check_labelers(args.labeled_by, a, b)
-    _encoder_name(args, a)
+    encoder_name(args.encoder, a.suite)
 
 
 def compare_runs(args: argparse.Namespace, a: BenchRun, b: BenchRun) -> Comparison:
     """The comparison that the arguments ask for."""
     from diffdpo.benchmarks.compare import compare
     from diffdpo.benchmarks.labelers import labelers_of
+    from diffdpo.commands.encoders import open_encoder
 
     check_runs(args, a, b)
     labeled_by = args.labeled_by or labelers_of(a, b)
-    return compare(a, b, labeled_by=labeled_by, encoder=_encoder(args, a))
+    encoder = open_encoder(args.encoder, a.suite, args.device)
+    return compare(a, b, labeled_by=labeled_by, encoder=encoder)
 
 
 def notes(found: Comparison) -> list[str]:
@@ -112,25 +110,3 @@ def show(result: dict[str, Any]) -> None:
         print(f"note: {note}")
     if result["out"] is not None:
         print(f"in full: {result['out']}")
-
-
-def _encoder_name(args: argparse.Namespace, a: BenchRun) -> tuple[str, str | None] | None:
-    """The scorer whose encoder is used, and its weights; None without one."""
-    from diffdpo.commands.judges import parse_names
-
-    asked = args.encoder or _ENCODERS.get(a.suite)
-    return next(iter(parse_names([asked]).items())) if asked else None
-
-
-def _encoder(args: argparse.Namespace, a: BenchRun) -> ImageEncoder | None:
-    named = _encoder_name(args, a)
-    if named is None:
-        return None
-    import scorers
-    from diffdpo.benchmarks.encoder import ImageEncoder
-    from diffdpo.devices import pick_device
-
-    try:
-        return ImageEncoder(scorers.load(named[0], model=named[1], device=pick_device(args.device)))
-    except scorers.ScorerError as error:
-        raise UserError(f"--encoder {named[0]}: {error}") from None
