@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffdpo.benchmarks import registry, words
-from diffdpo.benchmarks.text import aligned, summary_table
+from diffdpo.benchmarks.tables import aligned, summary_table
 
 
 def run_text(summary: Mapping[str, Any]) -> str:

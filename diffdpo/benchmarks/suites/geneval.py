@@ -15,7 +15,7 @@ from diffdpo.benchmarks.objects.rules import COLORS, RULES
 from diffdpo.benchmarks.registry import Case, Options, Suite, mixed
 from diffdpo.benchmarks.results import Row
 from diffdpo.benchmarks.suites.sources import Source, locate
-from diffdpo.benchmarks.text import aligned
+from diffdpo.benchmarks.tables import aligned
 from diffdpo.data.prompts import read_rows, text_of
 from diffdpo.errors import UserError
 

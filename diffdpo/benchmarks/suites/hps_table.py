@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from diffdpo.benchmarks.text import aligned
+from diffdpo.benchmarks.tables import aligned
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 PER_STYLE, GROUP = 800, 80

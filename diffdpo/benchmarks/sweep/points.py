@@ -19,7 +19,7 @@ from diffdpo.benchmarks import drift, statistics, words
 from diffdpo.benchmarks.pairing import check_same, per_prompt
 from diffdpo.benchmarks.results import BenchRun
 from diffdpo.benchmarks.statistics import Estimate
-from diffdpo.benchmarks.text import aligned
+from diffdpo.benchmarks.tables import aligned
 
 DISTANCE = "distance"
 """How far each image is from the reference's of the same noise, in an image encoder: see `drift`."""
