@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+IMAGES = "bench_images"
+
+
 @dataclass(frozen=True)
 class Entry:
     """A suite as the command line lists it."""
@@ -28,7 +31,7 @@ class Entry:
     about: str
     takes: tuple[str, ...] = ()
     """The fields of `Options` that mean something to it."""
-    command: str = "bench_images"
+    command: str = IMAGES
     """The module of `diffdpo.commands` that measures it."""
 
 
@@ -46,16 +49,17 @@ SUITES: Mapping[str, Entry] = {
         ("data", "repeats", "detector", "colors", "device"),
     ),
     "prompts": Entry(f"{_HERE}.prompts", "the prompts of a file of your own", ("prompts",)),
+    "text": Entry(
+        "diffdpo.benchmarks.text.suite",
+        "a language model: win rate against a baseline, KL, style",
+        command="bench_text",
+    ),
+    "truthfulqa": Entry(
+        "diffdpo.benchmarks.text.truthfulqa_run",
+        "a language model: TruthfulQA's multiple choice",
+        command="bench_truthfulqa",
+    ),
 }
-"""Suites of images, each a module with `load(options)`."""
-
-LANGUAGE: Mapping[str, Entry] = {
-    "text": Entry("", "language models: win rate against a baseline, KL, perplexity, drift", command="bench_text"),
-    "truthfulqa": Entry("", "language models: TruthfulQA, multiple choice (MC1, MC2)", command="bench_truthfulqa"),
-}
-"""Suites of language models, which their commands put together."""
-
-ALL: Mapping[str, Entry] = {**SUITES, **LANGUAGE}
 
 MIN_PROMPTS = 2
 """Fewer have no interval."""
@@ -190,11 +194,12 @@ def find(name: str, options: Options | None = None) -> Suite:
 
 
 def suite_module(name: str) -> ModuleType:
-    """Where a suite is written.
+    """Where a suite of images is written.
 
     Raises:
         UserError: there is no such suite.
     """
-    if name not in SUITES:
-        raise unknown("suite", name, SUITES)
+    of_images = [known for known, entry in SUITES.items() if entry.command == IMAGES]
+    if name not in of_images:
+        raise unknown("suite", name, of_images)
     return importlib.import_module(SUITES[name].module)

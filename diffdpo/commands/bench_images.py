@@ -10,7 +10,7 @@ from diffdpo.errors import UserError
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
 
-OPTIONS = "images"
+OPTIONS = "of image suites"
 
 
 def add_arguments(group: _ArgumentGroup) -> None:
@@ -34,6 +34,7 @@ def add_arguments(group: _ArgumentGroup) -> None:
     add("--guidance", type=float, metavar="G", help="classifier-free guidance scale (default: the suite's)")
     add("--size", type=int, metavar="PX", help="edge of the square images (default: the model's own)")
     add("--part", metavar="I/N", help="make only the I-th of N parts, on one of N machines; then --merge them")
+    add("--drift-from", metavar="M", help="of --models: the one that drift is measured from (default: the first)")
     add("--encoder", metavar="S", help="of several models: the scorer whose image encoder measures drift, or NAME=PATH")
 
 
@@ -95,10 +96,9 @@ def _check(args: argparse.Namespace, several: bool) -> None:
     """What goes with what."""
     if args.lora is not None and args.model is None:
         raise UserError(f"--lora {args.lora}: goes with --model")
-    for name in ("reference", "encoder"):
-        if getattr(args, name) is not None and not several:
-            raise UserError(f"--{name} {getattr(args, name)}: goes with --models or --checkpoints")
-    if args.reference is not None and args.models is None:
-        raise UserError(f"--reference {args.reference}: goes with --models; checkpoints are held against their base")
+    if args.encoder is not None and not several:
+        raise UserError(f"--encoder {args.encoder}: goes with --models or --checkpoints")
+    if args.drift_from is not None and args.models is None:
+        raise UserError(f"--drift-from {args.drift_from}: goes with --models; checkpoints are held against their base")
     if args.part is not None and (several or args.merge is not None):
         raise UserError(f"--part {args.part}: goes with --model or --images")

@@ -66,15 +66,15 @@ def models(args: argparse.Namespace) -> tuple[list[Entrant], str]:
         UserError: one is given twice, or the reference is none of them.
     """
     given = list(args.models)
-    if args.reference is not None and args.reference not in given:
-        given.insert(0, args.reference)
+    if args.drift_from is not None and args.drift_from not in given:
+        given.insert(0, args.drift_from)
     for model in given:
         if given.count(model) > 1:
             raise UserError(f"--models: {model} is given twice")
     short = [_name(model) for model in given]
     names = [name if short.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(short, 1)]
     entrants = [Entrant(name, *_with_lora(model)) for name, model in zip(names, given, strict=True)]
-    reference = given[0] if args.reference is None else args.reference
+    reference = given[0] if args.drift_from is None else args.drift_from
     return entrants, names[given.index(reference)]
 
 

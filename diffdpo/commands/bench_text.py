@@ -26,6 +26,7 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--judge", metavar="J", help="a reward model's folder, a program such as `words`, or an endpoint's .json"
     )
+    parser.add_argument("--reference", metavar="R", help="the model that the KL is measured from (default: B)")
     parser.add_argument("--texts", metavar="FILE", help="plain texts for the perplexity (default: the text world's)")
     parser.add_argument("--filter", metavar="F", help="also flag: a .txt of words, or a classifier as PATH=LABEL,LABEL")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (default: 128)")

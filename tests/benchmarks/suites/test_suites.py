@@ -141,7 +141,8 @@ def test_an_order_that_keeps_the_mix() -> None:
 def test_all_suites_are_listed_and_where_they_say() -> None:
     for name, entry in registry.SUITES.items():
         assert entry.about
-        assert callable(registry.suite_module(name).load)
+        if entry.command == registry.IMAGES:
+            assert callable(registry.suite_module(name).load)
 
 
 ON_THE_HUB = {

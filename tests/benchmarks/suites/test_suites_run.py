@@ -140,7 +140,7 @@ def test_the_list_and_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["shapes"], "say what to measure, with one of --model, --models"),
         (["shapes", "--model", "shapes"], "name the folder of the results with --out"),
         (["shapes", "--models", "shapes", "--part", "1/2", "--out", "x"], "--part 1/2: goes with --model or --images"),
-        (["shapes", "--model", "shapes", "--reference", "m", "--out", "x"], "--reference m: goes with --models or"),
+        (["shapes", "--model", "shapes", "--drift-from", "m", "--out", "x"], "--drift-from m: goes with --models;"),
         (["shapes", "--models", "shapes", "shapes", "--out", "x"], "shapes is given twice"),
         (["shapes", "--checkpoints", "none", "--out", "x"], "no training run of an image model"),
         (["shapes", "--model", "shapes", "--part", "2", "--out", "x"], "say which part of how many, as in 1/2"),

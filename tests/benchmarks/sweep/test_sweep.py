@@ -110,7 +110,7 @@ def test_the_plot_has_a_point_for_each_model_where_its_numbers_are(points: list[
     ],
 )
 def test_names_of_models(given: list[str], reference: str | None, names: list[str], base: str) -> None:
-    entrants, found = models(Namespace(models=given, reference=reference))
+    entrants, found = models(Namespace(models=given, drift_from=reference))
     assert [entrant.name for entrant in entrants] == names
     assert found == base
     assert entrants[-1].lora == ("runs/dpo/lora" if "+" in given[-1] else None)
