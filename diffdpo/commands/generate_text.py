@@ -95,16 +95,12 @@ def read_queries(path: str) -> list[Prompt]:
 
 def _settings(args: argparse.Namespace, reward: str | None) -> dict[str, Any]:
     """All that decides an answer beside its prompt and its number."""
-    from diffdpo.runs import content_hash
-    from diffdpo.words.weights import resolve_model
-
-    def content(path: str) -> str:
-        return content_hash(path) if Path(path).exists() else path
+    from diffdpo.commands.language_models import content
 
     parts = {
-        "model": content(resolve_model(args.model)),
-        "lora": None if args.lora is None else content(args.lora),
-        "reward": None if reward is None else content(reward),
+        "model": content(args.model),
+        "lora": content(args.lora),
+        "reward": content(reward),
     }
     names = ("max_tokens", "temperature", "top_p", "batch_size", "end_token", "precision")
     return {**parts, **{name: vars(args)[name] for name in names}}
