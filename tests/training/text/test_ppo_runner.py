@@ -74,7 +74,7 @@ def start(made: PpoConfig, tmp_path: Path, *launcher: str) -> subprocess.Popen[s
 
 
 def test_the_reward_rises(make):
-    made = make(training__steps=40, training__batch_size=8, training__learning_rate=3e-3, loss__kl_coef=0.01)
+    made = make(training__steps=32, training__batch_size=8, training__learning_rate=3e-3, loss__kl_coef=0.01)
     results = run(made)
     rewards = [row["eval/reward"] for row in figures(made) if "eval/reward" in row]
     assert rewards[-1] > rewards[0] + 0.4
@@ -85,7 +85,7 @@ def test_the_reward_rises(make):
 def test_a_killed_run_ends_with_the_same_bits_and_metrics(make, inputs, tmp_path):
     """With everything that has a state or a stream of its own: adaptive KL, an average, plain texts."""
     changes: dict[str, Any] = {
-        "training__steps": 24, "training__ema": 0.9, "ptx__path": str(inputs / "texts.jsonl"), "ptx__coef": 0.5,
+        "training__steps": 16, "training__ema": 0.9, "ptx__path": str(inputs / "texts.jsonl"), "ptx__coef": 0.5,
         "loss__kl_target": 0.5, "loss__kl_horizon": 50,
     }  # fmt: skip
     whole, killed = make("whole", **changes), make("killed", **changes)
@@ -105,7 +105,7 @@ def test_a_killed_run_ends_with_the_same_bits_and_metrics(make, inputs, tmp_path
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert figures(whole) == figures(killed)
     coefficients = {row["kl_coef"] for row in figures(whole) if "kl_coef" in row}
-    assert len(coefficients) == 6  # it moved with every rollout
+    assert len(coefficients) == 4  # it moved with every rollout
 
 
 def test_accumulation_and_two_processes_equal_one_big_batch(make, inputs, tmp_path):
