@@ -34,7 +34,7 @@ class DiffusionDpo(ReferencedRecipe):
         output = self.judge(error_w, _guarded(error_l, passed), ref_w, ref_l)
         losses = output.loss
         if bool(batch.ties.any()):
-            ties, passed_w = batch.ties.to(self.device), self._passed(*reversed(sides))
+            ties, passed_w = batch.ties.to(self.device, non_blocking=True), self._passed(*reversed(sides))
             mirrored = self.judge(error_l, _guarded(error_w, passed_w), ref_l, ref_w).loss
             losses = torch.where(ties, 0.5 * (losses + mirrored), losses)
             passed = torch.where(ties, 0.5 * (passed + passed_w), passed)

@@ -95,7 +95,7 @@ class PairRecipe(ABC):
         output = self.judge(error_w, error_l, *reference)
         # Whether there is a tie among them or not: processes may have to judge in step.
         mirrored = self.judge(error_l, error_w, *reversed(reference)).loss
-        losses = torch.where(batch.ties.to(self.device), 0.5 * (output.loss + mirrored), output.loss)
+        losses = torch.where(batch.ties.to(self.device, non_blocking=True), 0.5 * (output.loss + mirrored), output.loss)
         loss = self._mean(losses, examples)
         return loss, {"loss": loss, **figures_of(output, error_w, error_l, *reference)}
 
