@@ -179,3 +179,14 @@ def test_rewards_that_are_not_there(inputs, tmp_path, capsys, source, message):
     assert cli.run(argv) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_the_shipped_recipe_of_ppo_ptx_is_whole(inputs, tmp_path, capsys):
+    argv = ["train", "configs/text_ppo_ptx.yaml", f"data.path={inputs / 'prompts.jsonl'}", "reward.source=words",
+            f"model.path={inputs / 'lm'}", f"ptx.path={inputs / 'texts.jsonl'}", "ptx.max_length=96",
+            f"output={tmp_path / 'o'}", "data.max_length=96", "rollout.max_tokens=16", "--dry-run",
+            "--json"]  # fmt: skip
+    assert cli.run(argv) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["texts"] == 24
+    assert plan["memory_gb"] > 0
