@@ -38,7 +38,7 @@ def _shipped() -> str:
     from diffdpo.recipes import shipped
 
     names = [f"  {name}" for name in shipped()]
-    return "configs that come along, each with what its keys mean:\n" + "\n".join(names)
+    return "configs that come along; sd15_dpo_lora.yaml and text_dpo.yaml say what the keys do:\n" + "\n".join(names)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
