@@ -102,6 +102,7 @@ def test_corrupt_shard(capsys, make_store, tiny_model, tmp_path):
         (("generate", "--model", "words", "--steps", "8"), "--steps: words is a language model"),
         (("generate", "--model", "shapes", "--max-tokens", "8"), "--max-tokens: shapes is an image model"),
         (("generate", "--model", "shapes", "--device", "gpu"), "device 'gpu': name one of cpu, cuda"),
+        (("generate", "--model", "shapes", "--lora", "configs", "--dry-run"), "LoRA 'configs': no weights in it"),
         (("label", "--model", "words", "--scorer", "shapes-exact"), "'words': a built-in language model"),
     ],
 )

@@ -149,6 +149,8 @@ def _find(kind: str, model: str) -> str:
     path = Path(model)
     if path.exists():
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        if kind == "LoRA" and not any(file.suffix in (".safetensors", ".bin") for file in files):
+            raise UserError(f"LoRA {model!r}: no weights in it; a LoRA is a folder with {_LORA}, or one file")
         return f"{_short(model)}, local, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
     if model in _LANGUAGE:
         raise UserError(
