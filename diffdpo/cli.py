@@ -82,7 +82,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(prog="diffdpo", description="Preference tuning of diffusion models: label, train, measure.")
+    about = "Preference tuning of diffusion and language models: label, train, measure. To begin: diffdpo demo"
+    parser = _Parser(prog="diffdpo", description=about)
     parser.add_argument("--version", action="version", version=f"diffdpo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:

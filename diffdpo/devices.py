@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices; a number may follow, as in `cuda:1`."""
 
 
 def pick_device(name: str = "auto") -> str:
@@ -18,6 +20,8 @@ def pick_device(name: str = "auto") -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.split(":")[0] not in DEVICES:
+        raise UserError(f"device {name!r}: name one of {', '.join(DEVICES)}, or leave it out; cuda:1 is the second GPU")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -17,18 +17,23 @@ def find_config(path: str) -> Path:
     given = Path(path)
     if given.exists():
         return given
-    shipped = _shipped()
-    if given.name in shipped and given.parent.name in ("", "configs") and not given.is_absolute():
-        return shipped[given.name]
+    found = _shipped()
+    if given.name in found and given.parent.name in ("", "configs") and not given.is_absolute():
+        return found[given.name]
     if given.suffix not in (".yaml", ".yml"):
         raise UserError(f"{path}: no such config file; a config is a .yaml file")
-    raise unknown("config file", path, [f"configs/{name}" for name in shipped])
+    raise unknown("config file", path, [f"configs/{name}" for name in found])
 
 
 def shipped_config(name: str) -> str:
     """How `find_config` is asked for a shipped recipe here, even where a file of that name is in the way."""
     usual, shipped = f"configs/{name}", _shipped()[name]
     return usual if find_config(usual).samefile(shipped) else str(shipped)
+
+
+def shipped() -> list[str]:
+    """How each shipped recipe may be named to `find_config`."""
+    return [f"configs/{name}" for name in _shipped()]
 
 
 def _shipped() -> dict[str, Path]:

@@ -96,6 +96,27 @@ def test_corrupt_shard(capsys, make_store, tiny_model, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("generate", "--model", "words", "--steps", "8"), "--steps: words is a language model"),
+        (("generate", "--model", "shapes", "--max-tokens", "8"), "--max-tokens: shapes is an image model"),
+        (("generate", "--model", "shapes", "--device", "gpu"), "device 'gpu': name one of cpu, cuda"),
+        (("generate", "--model", "shapes", "--lora", "configs", "--dry-run"), "LoRA 'configs': no weights in it"),
+        (("label", "--model", "words", "--scorer", "shapes-exact"), "'words': a built-in language model"),
+    ],
+)
+def test_what_a_model_or_machine_does_not_have(capsys, prompts, tmp_path, words, message):
+    assert message in complaint(capsys, *words, "--prompts", prompts, "--out", str(tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_image_model_is_no_language_model(capsys, tmp_path):
+    config = ("configs/words_dpo.yaml", "model.path=shapes", f"data.path={tmp_path}", f"output={tmp_path / 'o'}")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    assert "shapes: the built-in image model" in complaint(capsys, "train", *config)
+
+
 def test_unknown_command_names_the_known(capsys):
     assert "invalid choice: 'trian'" in complaint(capsys, "trian")
 

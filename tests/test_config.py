@@ -75,10 +75,25 @@ def test_text_overrides_are_taken_as_they_stand(write):
     assert (config.output, config.data.path, config.model.path) == ("runs/a #1", "2024-01-01", "123")
 
 
-@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "\x00"])
-def test_files_that_are_no_mapping_are_refused(write, text):
-    with pytest.raises(UserError, match=r"c\.yaml"):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("- a\n- b", "and it holds a list"),
+        ("", "and it is empty"),
+        ("seed: 1\na: [", "line 2, column 5: not valid YAML"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_mapping_are_refused(write, text, why):
+    with pytest.raises(UserError, match=r"c\.yaml") as caught:
         load_config(write(text))
+    assert why in str(caught.value)
+    assert "unicode string" not in str(caught.value)
+
+
+def test_a_method_of_the_other_modality_is_told_so(write):
+    with pytest.raises(UserError, match="method 'ppo' is of `modality: text`, and here it is image"):
+        load_config(write(GOOD), ["method=ppo"])
 
 
 def test_a_missing_key_is_named(write):

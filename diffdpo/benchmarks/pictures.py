@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from diffdpo.data.png import encode_png
+from diffdpo.data.prompts import read_prompts
 from diffdpo.errors import UserError
 from diffdpo.progress import progress
 from diffdpo.runs import write_bytes
@@ -17,6 +18,8 @@ Draw = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image]]
 """Prompts and seeds -> one image for each."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+PROMPTS = "prompts.jsonl"
+"""Where `diffdpo generate` says which prompt each image is of."""
 _NAMED = 100
 """Names and ranges of names in an error; of the rest only the number is told."""
 
@@ -69,6 +72,21 @@ def named_images(source: Path, names: Sequence[str]) -> list[Path]:
     if faults:
         raise UserError(f"{source}: {'; '.join(faults)}")
     return [path for path in paths if path is not None]
+
+
+def check_drawn_for(source: Path, names: Sequence[str], prompts: Sequence[str]) -> None:
+    """Raise UserError where the `prompts.jsonl` that `diffdpo generate` left says that the images are of other prompts.
+
+    Args:
+        names: of the images, as in `named_images`; only plain numbers have a line there.
+    """
+    if not (source / PROMPTS).is_file():
+        return
+    drawn = [prompt.text for prompt in read_prompts(source / PROMPTS, keep_duplicates=True)]
+    for name, prompt in zip(names, prompts, strict=True):
+        if name.isdecimal() and int(name) < len(drawn) and drawn[int(name)].split() != prompt.split():
+            told = f"image {name} was drawn for {drawn[int(name)]!r}, and the suite's prompt is {prompt!r}"
+            raise UserError(f"{source / PROMPTS}: {told}; draw the suite's prompts")
 
 
 def _numbered(folder: Path, prefix: str) -> dict[str, Path]:

@@ -128,7 +128,8 @@ def read_part(folder: str | Path) -> BenchRun:
         raise UserError(f"{folder}: no such folder; a run is made by `diffdpo bench`")
     manifest = read_manifest(folder)
     if manifest["command"] != COMMAND:
-        raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`, not by `diffdpo bench`")
+        hint = "; it compares with its --baseline by itself" if manifest["command"] == "bench text" else ""
+        raise UserError(f"{folder}: made by `diffdpo {manifest['command']}`, not by `diffdpo bench` of images{hint}")
     if not manifest["complete"]:
         raise UserError(f"{folder}: the run is not finished; give the same `diffdpo bench` command again")
     settings = manifest["settings"]

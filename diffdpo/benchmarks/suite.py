@@ -115,6 +115,8 @@ class _Work:
         self.seed, self.images = seed, images
         names = [cases[index].name for index in self.span]
         self.given = None if images is None else pictures.named_images(Path(images), names)
+        if images is not None:
+            pictures.check_drawn_for(Path(images), names, [cases[index].prompt for index in self.span])
 
     def settings(self, more: Mapping[str, Any] | None) -> dict[str, Any]:
         """What decides the results."""

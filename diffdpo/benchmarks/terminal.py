@@ -40,7 +40,7 @@ def moved_lines(comparison: Comparison, prompts: Sequence[str]) -> str:
     for title, moves in (("gained most", comparison.gained), ("lost most", comparison.lost)):
         for place, move in enumerate(moves):
             prompt = " ".join(prompts[move.index].split())
-            how = [] if move.parts is None else [f"{move.parts:+d} parts"]
-            how += [] if move.score is None else [f"{move.score:+.3g}"]
+            how = [] if move.parts is None else [f"{move.parts:+d} parts".replace("-", words.MINUS)]
+            how += [] if move.score is None else [f"{move.score:+.3g}".replace("-", words.MINUS)]
             lines.append(f"{title if place == 0 else '':12}#{move.index:<5} {', '.join(how):20} {prompt[:_PROMPT]}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from diffdpo.commands.judges import SCORER_HELP
 from diffdpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def add_arguments(group: _ArgumentGroup) -> None:
         "--scorer",
         action="append",
         metavar="S",
-        help="NAME, or NAME=PATH for local weights (vlm-judge: a local model or a JSON file of options); "
-        "give it again for more (default: those of the suite)",
+        help=f"{SCORER_HELP} (default: those of the suite)",
     )
     add("--antialias", action="store_true", default=None, help="in the resize of HPS scorers (default: as published)")
     add("--steps", type=int, metavar="K", help="denoising steps (default: the suite's)")

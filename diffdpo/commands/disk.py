@@ -38,5 +38,13 @@ def cache_disk(config: ImageConfig, store: TripletStore, size: tuple[int, int]) 
 
 def show_disk(plan: dict[str, Any]) -> None:
     if plan["cache_gb"] is not None:
-        amounts = f"about {plan['cache_gb']:.2g} GB, unless it is there; {plan['cache_free_gb']:.3g} GB are free"
+        amounts = f"about {spell(plan['cache_gb'])}, unless it is there; {spell(plan['cache_free_gb'])} are free"
         print(f"disk for latents and encoded captions: {amounts} ({plan['cache']})")
+
+
+def spell(gb: float) -> str:
+    """An amount of 1e9 bytes with its unit, as a reader would write it: 57 kB, 12 MB, 63.4 GB."""
+    for unit, share in (("GB", 1.0), ("MB", 1e3)):
+        if gb * share >= 1:
+            return f"{gb * share:.3g} {unit}"
+    return f"{gb * 1e6:.3g} kB"

@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from diffdpo.commands.generate_text import add_text_arguments, is_text, run_text, show_text
+from diffdpo.commands.generate_text import TEXT_DEFAULTS, add_text_arguments, is_text, run_text, show_text
+from diffdpo.errors import UserError
 
 if TYPE_CHECKING:
     from diffdpo.labeling.generate import ModelImages
     from diffdpo.models.sampling import Sampling
 
 HELP = "make one image per prompt, or answers with a language model"
+IMAGE_DEFAULTS = {"steps": 50, "guidance": 7.5, "size": None}
+"""Of the options that a language model has no use for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source_arguments(parser)
+    add_source_arguments(parser, model="a folder, a hub name, or a built-in one: shapes (images), words (language)")
     add_text_arguments(parser)
+    parser.set_defaults(**dict.fromkeys((*IMAGE_DEFAULTS, *TEXT_DEFAULTS)))  # None: not given
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+def add_source_arguments(parser: argparse.ArgumentParser, *, model: str) -> None:
     """What `generate` and `label` share: the model, the prompts, how images are drawn and where they go."""
-    parser.add_argument("--model", required=True, help="a diffusers folder, a hub name, or `shapes`, the built-in one")
+    parser.add_argument("--model", required=True, help=model)
     parser.add_argument("--lora", metavar="PATH", help="a LoRA folder or file for the model")
     parser.add_argument(
         "--prompts",
@@ -30,11 +34,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help=".txt with one per line, .json, .jsonl, .csv, .tsv or .parquet",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make, or to go on with")
-    parser.add_argument("--steps", type=int, default=50, metavar="K", help="denoising steps (default: 50)")
+    parser.add_argument(
+        "--steps", type=int, default=IMAGE_DEFAULTS["steps"], metavar="K", help="denoising steps (default: 50)"
+    )
     parser.add_argument(
         "--guidance",
         type=float,
-        default=7.5,
+        default=IMAGE_DEFAULTS["guidance"],
         metavar="G",
         help="classifier-free guidance scale (default: 7.5)",
     )
@@ -56,7 +62,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from diffdpo.runs import check_claim
 
     if is_text(args):
+        _settle(args, TEXT_DEFAULTS, IMAGE_DEFAULTS, "a language model")
         return run_text(args)
+    _settle(args, IMAGE_DEFAULTS, TEXT_DEFAULTS, "an image model")
     prompts = read_prompts(args.prompts, keep_duplicates=True)
     source = make_source(args, sampling_of(args))
     if args.dry_run:
@@ -70,6 +78,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "memory_gb": source.memory_gb(),
         }
     return generate_folder(prompts, args.out, source, args.seed, inputs=[args.prompts])
+
+
+def _settle(args: argparse.Namespace, own: dict[str, Any], foreign: dict[str, Any], kind: str) -> None:
+    """Put the defaults where nothing was given, and refuse options of the other kind of model: none would hear them."""
+    for name in foreign:
+        if getattr(args, name) is not None:
+            hint = "; name a hub's language model with --text" if kind == "an image model" else ""
+            raise UserError(f"--{name.replace('_', '-')}: {args.model} is {kind}, which has no such option{hint}")
+    for name, value in own.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def show(result: dict[str, Any]) -> None:

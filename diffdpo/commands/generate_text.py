@@ -18,17 +18,28 @@ if TYPE_CHECKING:
 TABLES = (".txt", ".csv", ".tsv", ".json")
 """Prompts as the image half reads them; other files are read as records, which keeps spaces and conversations."""
 
+TEXT_DEFAULTS = {
+    "answers": 1,
+    "best_by": None,
+    "rank_by": None,
+    "max_tokens": 128,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "end_token": None,
+}
+"""Of the options that only a language model has."""
+
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of a language model")
     group.add_argument("--text", action="store_true", help="a hub name is one of a language model")
-    group.add_argument("--answers", type=int, default=1, metavar="N", help="answers to each prompt (default: 1)")
+    group.add_argument("--answers", type=int, metavar="N", help="answers to each prompt (default: 1)")
     kept = group.add_mutually_exclusive_group()
     kept.add_argument("--best-by", metavar="REWARD", help="keep the best of them alone: a reward model, or `words`")
     kept.add_argument("--rank-by", metavar="REWARD", help="write them as rankings, to train on")
-    group.add_argument("--max-tokens", type=int, default=128, metavar="T", help="of an answer (default: 128)")
-    group.add_argument("--temperature", type=float, default=1.0, metavar="X", help="0: the likeliest (default: 1)")
-    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="share of the nucleus (default: 1)")
+    group.add_argument("--max-tokens", type=int, metavar="T", help="of an answer (default: 128)")
+    group.add_argument("--temperature", type=float, metavar="X", help="0: the likeliest (default: 1)")
+    group.add_argument("--top-p", type=float, metavar="P", help="share of the nucleus (default: 1)")
     group.add_argument("--end-token", metavar="TOKEN", help="what ends an answer (default: the tokenizer's own)")
 
 
@@ -67,7 +78,7 @@ def show_text(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print(f"would write {result['lines']} lines with {result['model']} into {result['out']} ({result['state']})")
     else:
-        print(f"{result['lines']} lines in {result['out']}")
+        print(f"{result['lines']} lines in {Path(result['out']) / 'answers-*.jsonl'}")
 
 
 def read_queries(path: str) -> list[Prompt]:

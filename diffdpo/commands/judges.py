@@ -11,6 +11,12 @@ from diffdpo.errors import UserError, unknown
 if TYPE_CHECKING:
     from scorers.base import Scorer
 
+SCORER_HELP = (
+    "pickscore, hpsv2, hpsv2.1, imagereward, aesthetic, clipscore, shapes-pickscore, shapes-hpsv2 or another one that "
+    "is installed; NAME=PATH for local weights (vlm-judge: a local model or a JSON file of options); give it again for "
+    "more"
+)
+
 
 def parse_names(names: Sequence[str]) -> dict[str, str | None]:
     """`NAME` (published weights) or `NAME=PATH` (a local folder or file) -> name and path. Loads nothing.

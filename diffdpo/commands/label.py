@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from diffdpo.commands.generate import add_source_arguments, make_source, sampling_of, spell_memory
+from diffdpo.commands.judges import SCORER_HELP
 
 if TYPE_CHECKING:
     from diffdpo.data.prompts import Prompt
@@ -16,14 +17,13 @@ HELP = "make preference pairs: candidates per prompt, scored and paired"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source_arguments(parser)
+    add_source_arguments(parser, model="a diffusers folder or file, a hub name, or `shapes`, the built-in one")
     parser.add_argument(
         "--scorer",
         action="append",
         required=True,
         metavar="S",
-        help="NAME, or NAME=PATH for local weights (vlm-judge: a local model or a JSON file of options); "
-        "give it again for more scorers",
+        help=SCORER_HELP,
     )
     parser.add_argument("--candidates", type=int, default=4, metavar="N", help="images per prompt (default: 4)")
     parser.add_argument("--pairs", default="best-worst", help="best-worst (default) or all two of a prompt")

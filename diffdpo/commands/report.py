@@ -28,10 +28,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     a, b = read_run(args.run_a), read_run(args.run_b)
     out = Path(args.run_b) / "report" if args.out is None else Path(args.out)
     check_place(out)
+    if args.training is not None:
+        read_charts(args.training)
     if args.dry_run:
         check_runs(args, a, b)
-        if args.training is not None:
-            read_charts(args.training)
         return {"dry_run": True, "prompts": len(a.rows), "out": str(out)}
     found = compare_runs(args, a, b)
     page = write_report(out, found, a, b, args.training, trained(args.training))

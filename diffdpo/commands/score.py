@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from diffdpo.commands.judges import SCORER_HELP
 from diffdpo.errors import UserError
 
 HELP = "score images with one or more scorers, or measure the scorers on human choices"
@@ -19,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="S",
-        help="NAME, or NAME=PATH for local weights (vlm-judge: a local model or a JSON file of options); "
-        "give it again for more scorers",
+        help=SCORER_HELP,
     )
     add("--dir", metavar="DIR", help="images named by the prompt's position: 00000.png, 00001.jpg ...")
     add("--prompts", metavar="FILE", help="the prompts of --dir (default: DIR/prompts.jsonl)")

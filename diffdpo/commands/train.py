@@ -20,11 +20,25 @@ HELP = "tune a model on preferences, as a config file says"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG.yaml")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="section.key=value", help="change keys of the config"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _shipped()
+    parser.add_argument("config", metavar="CONFIG.yaml", help="a file of your own, or one that comes along (below)")
+    add = parser.add_argument
+    add(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="section.key=value",
+        help="change keys of the config, such as data.path=runs/pairs output=runs/dpo training.steps=500",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+
+
+def _shipped() -> str:
+    from diffdpo.recipes import shipped
+
+    names = [f"  {name}" for name in shipped()]
+    return "configs that come along; sd15_dpo_lora.yaml and text_dpo.yaml say what the keys do:\n" + "\n".join(names)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -111,6 +111,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         settings.pop("modality", None)
     methods, method = METHODS[modality], settings.get("method", "dpo")
     if not isinstance(method, str) or method not in methods:
+        elsewhere = [name for name, known in METHODS.items() if str(method) in known]
+        if elsewhere:
+            raise UserError(f"{path}: method {method!r} is of `modality: {elsewhere[0]}`, and here it is {modality}")
         raise unknown("method", str(method), methods)
     try:
         return build(methods[method], settings)

@@ -114,10 +114,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: {_where(error)}not valid YAML ({_why(error)})") from None
     if not isinstance(settings, dict):
-        raise UserError(f"{path}: a mapping of keys is wanted")
+        found = "it is empty" if settings is None else f"it holds a {type(settings).__name__}"
+        raise UserError(f"{path}: a config is lines of `key: value`, and {found}")
     return settings
+
+
+def _where(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+
+
+def _why(error: Exception) -> str:
+    """PyYAML's reason without its quotation of the file."""
+    why = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+    return " ".join(str(why).split())
 
 
 def apply(settings: dict[str, Any], override: str) -> None:

@@ -197,16 +197,19 @@ class TripletStore:
         return sum(table.nbytes for table in self._recent.values())
 
 
+_WANTED = "pairs to train on are a folder that `diffdpo label` or `diffdpo import` made"
+
+
 def _part_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         what = "a file" if folder.is_file() else "no such folder"
-        raise UserError(f"{folder}: {what}; a triplet store is a folder of part-*.parquet{advice(folder)}")
+        raise UserError(f"{folder}: {what}; {_WANTED}{advice(folder)}")
     parts = sorted(folder.glob("part-*.parquet"))
     if parts:
         return parts
     published = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("scores-"))
     if not published:
-        raise UserError(f"{folder}: no part-*.parquet in it, so it is not a triplet store{advice(folder)}")
+        raise UserError(f"{folder}: no part-*.parquet in it, and {_WANTED}{advice(folder)}")
     splits = splits_of(published)
     if len(splits) > 1:
         how = f"`diffdpo import pickapic {folder} --split {splits[-1]} --out STORE`"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PROMPTS = "prompts.jsonl"
 _IMAGES = "[0-9]" * 5 + "*.png"
+_LANGUAGE = ("words", "smollm2")
 _PIPELINE, _LORA = "model_index.json", "pytorch_lora_weights.safetensors"
 
 
@@ -139,7 +141,7 @@ def identity(model: str, file: str) -> dict[str, str]:
     try:
         return {"revision": Path(hf_hub_download(model, file)).parent.name}
     except Exception as error:  # the hub client raises many kinds: offline, no such repository, no access
-        why = " ".join(str(error).split())[:160]
+        why = shorten(str(error), 160, placeholder=" ...")
         raise UserError(f"{kind} {model!r}: neither a folder here nor given by the hub ({why})") from None
 
 
@@ -147,7 +149,13 @@ def _find(kind: str, model: str) -> str:
     path = Path(model)
     if path.exists():
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        if kind == "LoRA" and not any(file.suffix in (".safetensors", ".bin") for file in files):
+            raise UserError(f"LoRA {model!r}: no weights in it; a LoRA is a folder with {_LORA}, or one file")
         return f"{_short(model)}, local, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
+    if model in _LANGUAGE:
+        raise UserError(
+            f"{kind} {model!r}: a built-in language model, which draws no images; `shapes` is one that does"
+        )
     # `runs/mine` where there is a folder `runs`: a path that was mistyped, not an owner on the hub.
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or Path(model).parent.is_dir():
         raise UserError(f"{kind} {model!r}: no such file or folder, and no hub name like `owner/name`")

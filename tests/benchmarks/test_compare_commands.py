@@ -116,3 +116,13 @@ def test_without_an_encoder_diversity_is_left_out_and_told(before: BenchRun, aft
     assert found["distance"] is None
     assert compare.NOT_ENCODED in found["notes"]
     assert "diversity" in call(compare, *folders, "--encoder", "shapes-hpsv2")["drift"]
+
+
+def test_a_training_run_that_is_not_there_is_told_before_anything_is_computed(
+    before: BenchRun, after: BenchRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (str(before.folder), str(after.folder), "--out", str(tmp_path / "r"), "--training", str(tmp_path / "no"))
+    with pytest.raises(UserError, match="no: no such file; a training run leaves its metrics there"):
+        call(report, *words)
+    assert "embed" not in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()

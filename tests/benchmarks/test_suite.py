@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,20 @@ def test_given_images_are_scored(tmp_path: Path) -> None:
     assert [row.scores["bright"] for row in found.rows] == pytest.approx(
         [10 * index for index in range(len(PROMPTS))], abs=2
     )
+
+
+def test_images_of_other_prompts_are_refused(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    for index in range(len(PROMPTS)):
+        Image.new("RGB", (4, 4)).save(given / f"{index:05d}.png")
+    told = [json.dumps({"index": index, "prompt": prompt}) for index, prompt in enumerate(PROMPTS)]
+    (given / "prompts.jsonl").write_text("\n".join(told))
+    run_suite(plain_suite(), tmp_path / "run", images=given, load_scorer=Bright)
+    told[1] = json.dumps({"index": 1, "prompt": "a car"})
+    (given / "prompts.jsonl").write_text("\n".join(told))
+    with pytest.raises(UserError, match=r"prompts\.jsonl: image 00001 was drawn for 'a car', and the suite's prompt"):
+        run_suite(plain_suite(), tmp_path / "other", images=given, load_scorer=Bright)
 
 
 def test_missing_broken_and_double_images_are_named(tmp_path: Path) -> None:

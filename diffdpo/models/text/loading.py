@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -102,6 +103,8 @@ def located(path: str) -> tuple[str, dict[str, Any]]:
         if place.suffix.lower() != GGUF:
             raise UserError(f"model.path: {path}: of single files only *.gguf is a language model; name its folder")
         return str(place.parent), {GGUF_FILE: place.name}
+    if path == "shapes":
+        raise UserError("model.path: shapes: the built-in image model, which writes no text; `words` is one that does")
     if not place.is_dir() and (place.is_absolute() or path.startswith(".") or path.count("/") > 1):
         raise UserError(f"model.path: {path}: no such folder, and a hub name reads owner/name")
     return path, {}
@@ -198,4 +201,4 @@ def _refuse_gaps(path: str, told: Any) -> None:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    return shorten(str(error), 160, placeholder=" ...")
