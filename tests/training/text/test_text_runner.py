@@ -266,7 +266,7 @@ def test_the_shipped_configs_are_whole(inputs, tmp_path, name, capsys):
         ("loss.kind=simpo", "model.reference: this method or loss has no reference"),
         ("lora.rank=0", "`adapter` needs a LoRA"),
         ("modality=sound", "unknown modality 'sound'"),
-        ("method=mapo", "unknown method 'mapo'"),
+        ("method=mapo", "method 'mapo' is of `modality: image`"),
         ("training.timestep_power=2", "training.timestep_power"),
         ("data.end_token=<end>", "data.end_token: '<end>' is no token"),
     ],
