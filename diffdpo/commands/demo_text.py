@@ -11,7 +11,7 @@ from diffdpo.progress import say
 from diffdpo.recipes import shipped_config
 from diffdpo.runs import check_claim, claimed
 
-SIZES = {"demonstrations": 4000, "rankings": 6400, "prompts": 2000, "texts": 4000}
+SIZES = {"demonstrations": 4000, "rankings": 10800, "prompts": 2000, "texts": 4000}
 """Training records of each kind."""
 HELD_OUT = 200
 BEST_OF = (4, 16)
