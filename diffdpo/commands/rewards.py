@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from diffdpo.data.text.records import Prompt
-    from diffdpo.training.text.ppo import Reward
+    from diffdpo.training.text.scoring import Reward
 
 BUILT_IN = {"words": "diffdpo.words.reward:rewards"}
 GROUP = "diffdpo.rewards"
@@ -52,12 +52,12 @@ def find_program(source: str) -> Program:
     module, colon, function = name.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), function]):
         if "/" in source or Path(source).exists():
-            raise UserError(f"reward.source: {source}: no folder of a reward model is there")
+            raise UserError(f"reward {source}: no folder of a reward model is there")
         raise unknown("reward", source, {**entries, **BUILT_IN})
     try:
         found: Program = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"reward.source: {source}: cannot be imported ({error})") from None
+        raise UserError(f"reward {source}: cannot be imported ({error})") from None
     return found
 
 
@@ -104,4 +104,4 @@ def check_model(folder: str) -> None:
     from diffdpo.models.text.reward_model import HEAD
 
     if not (Path(folder) / HEAD).is_file():
-        raise UserError(f"reward.source: {folder}: no {HEAD} in it, so it is no reward model that was trained here")
+        raise UserError(f"reward {folder}: no {HEAD} in it, so it is no reward model that was trained here")

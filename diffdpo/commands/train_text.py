@@ -16,25 +16,27 @@ def train_text(config: TextConfig) -> dict[str, Any]:
     Raises:
         UserError: unfit data, model, reward or output folder.
     """
+    from diffdpo.commands.rewards import open_reward
     from diffdpo.config import PpoConfig
 
     config = built_in(config)
     if isinstance(config, PpoConfig):
-        from diffdpo.commands.rewards import open_reward
         from diffdpo.training.text.ppo_runner import run_ppo
 
         return run_ppo(config, open_reward)
     from diffdpo.training.text.runner import run_text
 
-    return run_text(config)
+    return run_text(config, open_reward)
 
 
 def plan_text(config: TextConfig) -> dict[str, Any]:
     """What training would do, after checking all that can be checked without opening a model."""
-    from diffdpo.config import PpoConfig
+    from diffdpo.commands.rewards import check_reward
+    from diffdpo.config import PpoConfig, TextSftConfig
     from diffdpo.data.text.readers import open_text
     from diffdpo.models.text.loading import load_context, load_tokenizer
     from diffdpo.runs import check_claim
+    from diffdpo.training.text.choice import held_out_prompts
     from diffdpo.training.text.prepare import prepare
     from diffdpo.training.text.settings import text_settings
 
@@ -42,6 +44,9 @@ def plan_text(config: TextConfig) -> dict[str, Any]:
     source = open_text(config.data.path, config.data.split)
     prepared = prepare(config, source, load_tokenizer(config.model.path), load_context(config.model.path))
     further = _plan_ppo(config, prepared.encoder) if isinstance(config, PpoConfig) else {}
+    if isinstance(config, TextSftConfig) and config.choose.by is not None:
+        check_reward(config.choose.by)
+        held_out_prompts(config.choose, source, prepared)
     check_claim(config.output, "train", lambda: text_settings(config, source))
     return {
         "examples": len(prepared.train_rows),

@@ -27,6 +27,7 @@ from diffdpo.config.shared import LoraConfig, TrainingConfig
 from diffdpo.config.strict import apply, build, read_yaml
 from diffdpo.config.text import (
     TEXT_METHODS,
+    ChoiceConfig,
     PpoConfig,
     RewardConfig,
     RewardLossConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "IMAGE_METHODS",
     "METHODS",
     "TEXT_METHODS",
+    "ChoiceConfig",
     "Config",
     "DataConfig",
     "DpoConfig",

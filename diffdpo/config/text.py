@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -125,6 +126,42 @@ class TextSftLossConfig:
 
 
 @dataclass(frozen=True)
+class ChoiceConfig:
+    """Which checkpoint a run leaves: the last, or the one whose answers to held-out prompts a reward likes best."""
+
+    by: str | None = None
+    """The reward, as in `reward.source`; None leaves the last checkpoint."""
+    no_end: float = -1.0
+    """The score of an answer that did not end within `max_tokens`, in place of its own."""
+    prompts: int = 64
+    """Held-out prompts to answer, at most."""
+    max_tokens: int = 128
+    """Of an answer, its end token with them."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.no_end):
+            raise UserError(f"choose.no_end: a finite number is wanted, not {self.no_end}")
+        for name in ("prompts", "max_tokens"):
+            in_range(f"choose.{name}", getattr(self, name), 1, float("inf"))
+
+    def check(self, training: TrainingConfig) -> None:
+        """Raise UserError unless every checkpoint is evaluated and none goes."""
+        if self.by is None:
+            return
+        if training.checkpoint_every % training.evaluate_every:
+            raise UserError(
+                "choose.by: every checkpoint must be evaluated; make training.checkpoint_every "
+                f"({training.checkpoint_every}) a multiple of training.evaluate_every ({training.evaluate_every})"
+            )
+        n_checkpoints = math.ceil(training.steps / training.checkpoint_every)
+        if training.keep_checkpoints < n_checkpoints:
+            raise UserError(
+                f"choose.by: chooses among all {n_checkpoints} checkpoints; set training.keep_checkpoints to as many, "
+                "or training.checkpoint_every higher"
+            )
+
+
+@dataclass(frozen=True)
 class RewardLossConfig:
     centre_on: str | None = None
     """A file or folder of demonstrations whose mean reward is made 0 after training; None is the best answers of the
@@ -203,7 +240,12 @@ class TextSftConfig(TextConfig):
     """`method: sft`: the likelihood of demonstrations."""
 
     loss: TextSftLossConfig = field(default_factory=TextSftLossConfig)
+    choose: ChoiceConfig = field(default_factory=ChoiceConfig)
     method: Literal["sft"] = "sft"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.choose.check(self.training)
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,13 @@ class AdaptiveKL:
         self.horizon = horizon
 
     def update(self, kl: float, n_episodes: int) -> None:
-        """Take in the mean KL of `n_episodes` answers (of all processes together)."""
+        """Take in the mean KL of `n_episodes` answers (of all processes together).
+
+        More answers than the horizon count as the horizon: with more than five times as many the coefficient would
+        turn negative, and reward drift.
+        """
         error = min(max(kl / self.target - 1, -0.2), 0.2)
-        self.coef *= 1 + error * n_episodes / self.horizon
+        self.coef *= 1 + error * min(n_episodes / self.horizon, 1.0)
 
 
 def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -70,6 +70,12 @@ def test_adaptive_kl_moves_towards_its_target_by_at_most_a_fifth():
     assert controller.coef == pytest.approx(0.11 * (1 - 0.05))
 
 
+def test_adaptive_kl_stays_a_cost_however_many_answers_there_are():
+    controller = AdaptiveKL(0.1, target=6.0, horizon=80)
+    controller.update(0.0, 512)
+    assert controller.coef == pytest.approx(0.1 * (1 - 0.2))
+
+
 def test_masked_infinities_do_no_harm():
     logps = torch.tensor([[0.0, math.inf]], requires_grad=True)
     loss = policy_loss(logps, torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([[True, False]]))

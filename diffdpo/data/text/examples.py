@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from diffdpo.data.text.purposes import Item, Purpose, items
@@ -102,11 +102,14 @@ def _fitted(item: Item, encoder: Encoder, limits: Limits, count: Count) -> Itera
     if isinstance(item, Dialogue):
         whole = [encoder.dialogue(item.where, item.turns)]
         prompt, ranks = prompt_text(item.turns), _ONE
-        fitted = whole if _fits(whole, limits) else _cut_dialogue(whole[0], limits, count)
+        fitted = whole if _fits(whole, limits) else _cut_dialogue(whole[0], encoder, limits, count)
     else:
         whole = [encoder.answer(item.where, item.prompt, answer) for answer in item.answers]
         prompt, ranks = prompt_text(item.prompt), item.ranks
-        fitted = _cut_answers(whole, limits, count)
+        # Its end opens the assistant's turn, without which no answer makes sense.
+        whole_or_none = limits.truncation == "keep_start" and not isinstance(item.prompt, str)
+        drops = replace(limits, truncation="drop") if whole_or_none else limits
+        fitted = _cut_answers(whole, encoder, drops, count)
     if fitted and not all(any(tokens.completion) for tokens in fitted):
         count.dropped[NOTHING_LEFT] += 1
     elif fitted:
@@ -114,33 +117,43 @@ def _fitted(item: Item, encoder: Encoder, limits: Limits, count: Count) -> Itera
 
 
 def _asked(query: Query, encoder: Encoder, limits: Limits, count: Count) -> Iterator[Example]:
-    ids = tuple(encoder.prompt(query.where, query.prompt))
+    prompt, ids = query.prompt, tuple(encoder.prompt(query.where, query.prompt))
     room = limits.max_prompt_length or limits.max_length
     if len(ids) > room:
-        if limits.truncation == "drop":
+        if limits.truncation == "drop" or not isinstance(prompt, str):
+            # What scores the answer reads a conversation turn by turn: it cannot be shown a part of one.
             count.dropped[LONG_PROMPT] += 1
             return
         count.cut += 1
-        ids = ids[-room:] if limits.truncation == "keep_end" else ids[:room]
-    yield Example(query.where, prompt_text(query.prompt), (Tokens(ids, (False,) * len(ids)),), _ONE, query=query.prompt)
+        ids = _part(ids, room, encoder, limits)
+        prompt = encoder.text(ids)  # what scores the answer must not see more than what gives it
+    yield Example(query.where, prompt_text(query.prompt), (Tokens(ids, (False,) * len(ids)),), _ONE, query=prompt)
+
+
+def _part(ids: tuple[int, ...], room: int, encoder: Encoder, limits: Limits) -> tuple[int, ...]:
+    """The start or the end of a prompt that is too long, with the token that a sequence starts with if it had one."""
+    if len(ids) <= room or limits.truncation == "keep_start":
+        return ids[:room]
+    started = ids[0] == encoder.start and room > 1
+    return (encoder.start, *ids[len(ids) - room + 1 :]) if started else ids[len(ids) - room :]
 
 
 def _fits(sequences: Sequence[Tokens], limits: Limits) -> bool:
     return all(len(tokens.ids) <= limits.max_length for tokens in sequences)
 
 
-def _cut_dialogue(tokens: Tokens, limits: Limits, count: Count) -> list[Tokens]:
+def _cut_dialogue(tokens: Tokens, encoder: Encoder, limits: Limits, count: Count) -> list[Tokens]:
     if limits.truncation == "drop":
         count.dropped[LONG] += 1
         return []
     count.cut += 1
     if limits.truncation == "keep_start":
         return [Tokens(tokens.ids[: limits.max_length], tokens.completion[: limits.max_length])]
-    kept = tokens.completion[-limits.max_length :]
-    return [Tokens(tokens.ids[-limits.max_length :], (False, *kept[1:]))]
+    ids = _part(tokens.ids, limits.max_length, encoder, limits)
+    return [Tokens(ids, (False, *tokens.completion[len(tokens.ids) - len(ids) + 1 :]))]
 
 
-def _cut_answers(answers: Sequence[Tokens], limits: Limits, count: Count) -> list[Tokens]:
+def _cut_answers(answers: Sequence[Tokens], encoder: Encoder, limits: Limits, count: Count) -> list[Tokens]:
     """The answers to one prompt, all with the same room for the prompt: none may see more of it than another."""
     prompts = [len(tokens.ids) - tokens.n_completion for tokens in answers]
     over_prompt = limits.max_prompt_length is not None and max(prompts) > limits.max_prompt_length
@@ -152,16 +165,15 @@ def _cut_answers(answers: Sequence[Tokens], limits: Limits, count: Count) -> lis
     longest = max(tokens.n_completion for tokens in answers)
     room = limits.max_length - longest if limits.max_prompt_length is None else limits.max_prompt_length
     room = min(max(room, 1), limits.max_length - 1)
-    short = [_cut(tokens, room, limits) for tokens in answers]
+    short = [_cut(tokens, room, encoder, limits) for tokens in answers]
     count.cut += sum(len(new.ids) < len(old.ids) for new, old in zip(short, answers, strict=True))
     return short
 
 
-def _cut(tokens: Tokens, room: int, limits: Limits) -> Tokens:
+def _cut(tokens: Tokens, room: int, encoder: Encoder, limits: Limits) -> Tokens:
     """With at most `room` tokens of the prompt, and as much of the answer as then fits."""
     n_prompt = len(tokens.ids) - tokens.n_completion
-    kept = slice(max(0, n_prompt - room), n_prompt) if limits.truncation == "keep_end" else slice(0, room)
-    prompt = tokens.ids[:n_prompt][kept]
+    prompt = _part(tokens.ids[:n_prompt], room, encoder, limits)
     answer = tokens.ids[n_prompt:][: limits.max_length - len(prompt)]
     return Tokens((*prompt, *answer), (*[False] * len(prompt), *[True] * len(answer)))
 

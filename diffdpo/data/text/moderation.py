@@ -12,6 +12,7 @@ from diffdpo.data.text.records import (
     Demonstration,
     Dialogue,
     Document,
+    Query,
     Ranking,
     Record,
     Verdict,
@@ -88,3 +89,5 @@ def _taught(record: Record) -> Iterator[str]:
             yield from (turn.content for turn in record.turns)
         case Document():
             yield record.text
+        case Query():
+            yield prompt_text(record.prompt)

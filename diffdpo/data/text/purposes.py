@@ -15,6 +15,7 @@ Purpose = Literal["demonstrations", "pairs", "rankings", "verdicts", "prompts", 
 
 EMPTY = "an empty answer"
 EQUAL = "chosen equal to rejected"
+UNDESIRABLE = "being undesirable"
 TIED = "all answers tied"
 EMPTY_PROMPT = "an empty prompt"
 EMPTY_TEXT = "an empty text"
@@ -55,8 +56,8 @@ def _demonstrations(record: Record, dropped: Counter[str]) -> Iterator[Item]:
         case Demonstration():
             yield from _unless_empty(Answers(record.where, record.prompt, (record.completion,), (1,)), dropped)
         case Verdict():
-            if record.desirable:
-                yield from _unless_empty(Answers(record.where, record.prompt, (record.completion,), (1,)), dropped)
+            one = Answers(record.where, record.prompt, (record.completion,), (1,))
+            yield from _unless_empty(one, dropped) if record.desirable else _drop(dropped, UNDESIRABLE)
         case Ranking():
             best = record.answers[record.ranks.index(min(record.ranks))]
             yield from _unless_empty(Answers(record.where, record.prompt, (best,), (1,)), dropped)
@@ -93,7 +94,8 @@ def _pairs(record: Record, dropped: Counter[str]) -> Iterator[Item]:
             if ranking.ranks[i] != ranking.ranks[j]:
                 w, l = (i, j) if ranking.ranks[i] < ranking.ranks[j] else (j, i)  # noqa: E741
                 chosen, rejected = ranking.answers[w], ranking.answers[l]
-                yield Answers(ranking.where, ranking.prompt, (chosen, rejected), (1, 2))
+                both = Answers(ranking.where, ranking.prompt, (chosen, rejected), (1, 2))
+                yield from _drop(dropped, EQUAL) if chosen.strip() == rejected.strip() else [both]
 
 
 def _rankings(record: Record, dropped: Counter[str]) -> Iterator[Item]:

@@ -85,7 +85,8 @@ def _ranking(where: str, row: Mapping[str, Any]) -> Ranking:
             f"{where}: 'ranks' must be a list of {len(answers)} whole numbers, one per answer (1 is best, equal ones "
             f"tie), not {short(ranks)}"
         )
-    return Ranking(where, _prompt(where, row), tuple(answers), tuple(int(rank) for rank in ranks))
+    texts = tuple(_whole_text(where, "answers", answer) for answer in answers)
+    return Ranking(where, _prompt(where, row), texts, tuple(int(rank) for rank in ranks))
 
 
 def _dialogue(where: str, row: Mapping[str, Any]) -> Dialogue:
@@ -121,7 +122,7 @@ def _turns(where: str, row: Mapping[str, Any], name: str) -> tuple[Turn, ...]:
     for number, turn in enumerate(value, 1):
         if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
             raise UserError(f"{where}: turn {number} of {name!r} needs a 'role' and a 'content', not {short(turn)}")
-        turns.append(Turn(turn["role"], turn["content"]))
+        turns.append(Turn(turn["role"], _whole_text(where, name, turn["content"])))
     return tuple(turns)
 
 
@@ -129,13 +130,18 @@ def _text(where: str, row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str):
         raise UserError(f"{where}: {name!r} must be a text, not {short(value)}")
+    return _whole_text(where, name, value)
+
+
+def _whole_text(where: str, name: str, value: str) -> str:
+    """The text, unless no tokenizer could take it."""
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise UserError(f"{where}: {name!r} holds half a character (a lone surrogate)")
     return value
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
 
 
 def short(value: Any) -> str:

@@ -27,7 +27,7 @@ class Tokenizer(Protocol):
 
     def convert_ids_to_tokens(self, ids: int) -> Any: ...
 
-    def decode(self, ids: list[int]) -> Any: ...
+    def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> Any: ...
 
     def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
 
@@ -152,6 +152,10 @@ class Encoder:
             if not self._text_of(ids[last + 1 :]).strip():
                 ids = ids[:last]
         return [*ids, self.end]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, without special ones."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)) if ids else ""
 
     def _text_of(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids))) if ids else ""

@@ -180,6 +180,7 @@ class CausalLM:
                 save_text_lora(self.lm, folder, self.path)
             else:
                 self.lm.config.use_cache = True  # for those who generate with it
+                _end_with(self.lm, self.tokenizer.eos_token_id)
                 self.lm.save_pretrained(folder)
                 self.lm.config.use_cache = False
         self.tokenizer.save_pretrained(folder)
@@ -190,6 +191,13 @@ class CausalLM:
         with adapter_off(self.lm):
             logps: Tensor = self.network(*inputs, **options)
         return logps
+
+
+def _end_with(lm: Any, end: int | None) -> None:
+    """Let plain `generate` stop at the token that training ended answers with, among those that it stops at."""
+    known = lm.generation_config.eos_token_id if lm.can_generate() else None
+    if end is not None and end not in (known if isinstance(known, list) else [known]):
+        lm.config.eos_token_id = lm.generation_config.eos_token_id = end
 
 
 def logit_scale(config: Any, temperature: float = 1.0) -> Scale:

@@ -108,7 +108,8 @@ class RewardModel:
 
     @torch.no_grad()
     def scores(self, sequences: Sequence[Sequence[int]], filler: int, batch_size: int = 32) -> list[float]:
-        """The scores of whole sequences of token ids, end token included, in their order."""
+        """The scores of whole sequences of token ids, end token included, in their order; in the weights' own precision,
+        whoever asks: a score must not depend on what is being trained around it."""
         found = [0.0] * len(sequences)
         order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
         for start in range(0, len(order), batch_size):
@@ -118,7 +119,9 @@ class RewardModel:
                 nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=value).to(self.network.bias.device)
                 for some, value in ((rows, filler), ([torch.ones_like(row) for row in rows], 0))
             )
-            for place, score in zip(places, self.network(ids, mask.bool()).tolist(), strict=True):
+            with torch.autocast(ids.device.type, enabled=False):
+                scores = self.network(ids, mask.bool()).tolist()
+            for place, score in zip(places, scores, strict=True):
                 found[place] = score
         return found
 

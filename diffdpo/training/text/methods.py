@@ -9,6 +9,7 @@ import torch
 from diffdpo.config import RewardConfig, TextConfig, TextDpoConfig, TextKtoConfig, TextSftConfig, TextSftLossConfig
 from diffdpo.models.text.causal_lm import CausalLM
 from diffdpo.models.text.reward_model import RewardModel
+from diffdpo.training.text.choice import HeldOutAnswers
 from diffdpo.training.text.dpo import TextDpo
 from diffdpo.training.text.kto import TextKto
 from diffdpo.training.text.prepare import Prepared
@@ -42,8 +43,18 @@ def open_model(config: TextConfig, device: torch.device) -> TextModel:
     return CausalLM(config.model.path, dropout=dropout, **shared)
 
 
-def make_recipe(config: TextConfig, model: TextModel, prepared: Prepared, device: torch.device) -> TextRecipe:
-    """The recipe of `config.method`. A cached reference is put in later, see `runner`."""
+def make_recipe(
+    config: TextConfig,
+    model: TextModel,
+    prepared: Prepared,
+    device: torch.device,
+    answers: HeldOutAnswers | None = None,
+) -> TextRecipe:
+    """The recipe of `config.method`. A cached reference is put in later, see `runner`.
+
+    Args:
+        answers: of `sft`, what to choose a checkpoint by.
+    """
     data = (prepared.examples, prepared.train_rows, prepared.held_out_rows)
     shared: dict[str, Any] = {"filler": prepared.encoder.pad, "device": device, "packed": config.data.packing}
     if config.data.packing:
@@ -53,7 +64,8 @@ def make_recipe(config: TextConfig, model: TextModel, prepared: Prepared, device
     data_of_network = (model.network, *data)
     match config:
         case TextSftConfig():
-            return TextSft(*data_of_network, dropout=config.loss.dropout > 0, seed=config.seed, **shared)
+            own: dict[str, Any] = {"dropout": config.loss.dropout > 0, "seed": config.seed, "answers": answers}
+            return TextSft(*data_of_network, **own, **shared)
         case TextDpoConfig():
             return TextDpo(*data_of_network, loss=config.loss, reference=_reference(config, model), **shared)
         case TextKtoConfig():

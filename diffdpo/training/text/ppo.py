@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,20 +13,16 @@ from torch import Tensor, nn
 from diffdpo.config import PpoConfig
 from diffdpo.data.text.batch import pad
 from diffdpo.data.text.examples import Example
-from diffdpo.data.text.records import Prompt, prompt_text
 from diffdpo.data.text.tokens import Encoder, Tokens
-from diffdpo.errors import UserError
 from diffdpo.losses import AdaptiveKL, policy_loss, value_loss
 from diffdpo.models.text.actor_critic import ActorCritic
 from diffdpo.models.text.causal_lm import TokenLogps
-from diffdpo.models.text.generation import Answer, Decoding, answer_seed, answer_text, generate
+from diffdpo.models.text.generation import Answer, Decoding, answer_seed, generate
 from diffdpo.training.order import Order
 from diffdpo.training.text.ptx import TextStream
 from diffdpo.training.text.recipe import Places, TextRecipe
 from diffdpo.training.text.rollout import Episode, Rollout, RolloutOrder
-
-Reward = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
-"""Prompts and their answers to scores: a trained reward model, or a program."""
+from diffdpo.training.text.scoring import Reward, scored
 
 HELD_OUT = -1
 """In place of a draw's number, in the seeds of held-out answers."""
@@ -148,37 +144,12 @@ class Ppo(TextRecipe):
         seeds = [answer_seed(self.config.seed, row, draw) for row, draw in zip(rows, draws, strict=True)]
         lm, end = self.actor_critic.policy.lm, self.encoder.end
         answers = generate(lm, prompts, seeds, self.decoding, end=end, filler=self.filler)
-        scores = self._scores(rows, answers)
+        asked = [self.examples[row] for row in rows]
+        scores = scored(self.reward, self.config.reward.source, self.encoder, asked, answers)
         tokens = [joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         looked = self._looked_at(tokens)
         columns = zip(numbers, tokens, answers, scores, looked, strict=True)
         return [Episode(number, both, answer.ended, score, *seen) for number, both, answer, score, seen in columns]
-
-    def _scores(self, rows: Sequence[int], answers: Sequence[Answer]) -> list[float]:
-        """0 for those that did not end, which are not asked for.
-
-        Raises:
-            UserError: a score that is no finite number.
-        """
-        ended = [place for place, answer in enumerate(answers) if answer.ended]
-        queries = [self.examples[rows[place]].query or "" for place in ended]
-        tokenizer = self.encoder.tokenizer
-        texts = [
-            answer_text(tokenizer, self.examples[rows[place]].answers[0].ids, answers[place].ids) for place in ended
-        ]
-        scores = [0.0] * len(answers)
-        found = list(self.reward(queries, texts)) if ended else []
-        if len(found) != len(ended):
-            source = self.config.reward.source
-            raise UserError(f"reward.source: {source} gave {len(found)} scores for {len(ended)} answers")
-        for place, query, text, score in zip(ended, queries, texts, found, strict=True):
-            if not math.isfinite(score):
-                raise UserError(
-                    f"reward.source: {self.config.reward.source} gave {score} for the answer {text[:80]!r} to "
-                    f"{prompt_text(query)[:80]!r}; a score must be a finite number"
-                )
-            scores[place] = float(score)
-        return scores
 
     @torch.no_grad()
     def _looked_at(self, sequences: Sequence[Tokens]) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,10 @@ from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.processes import is_sharded, new_accelerator
 from diffdpo.training.text.methods import model_options, open_model
-from diffdpo.training.text.ppo import Ppo, Reward
+from diffdpo.training.text.ppo import Ppo
 from diffdpo.training.text.prepare import Prepared, prepare, text_limits
+from diffdpo.training.text.scoring import OpenReward
 from diffdpo.training.text.settings import text_settings
-
-OpenReward = Callable[[str, torch.device], Reward]
-"""`reward.source` and a device to what scores answers: handed in, for no program is known here."""
 
 
 def run_ppo(config: PpoConfig, open_reward: OpenReward) -> dict[str, Any]:

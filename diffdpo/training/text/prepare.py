@@ -55,6 +55,8 @@ def prepare(config: TextConfig, source: TextSource, tokenizer: Any, context: int
         UserError: nothing is left to train on, the tokenizer cannot be used, or a length is beyond the model's.
     """
     encoder = Encoder.of(tokenizer, config.model.path, config.data.end_token)
+    if config.data.end_token is not None:
+        tokenizer.eos_token = config.data.end_token  # what is exported must end its answers with it too
     limits = limits_of(config, context)
     records, n_flagged = _allowed(config, source)
     found, count = examples(records, PURPOSES[config.method], encoder, limits)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from diffdpo.config import TEXT_METHODS, RewardLossConfig, TextConfig, build
+from diffdpo.config import TEXT_METHODS, RewardLossConfig, TextConfig, TextSftConfig, build
 from diffdpo.data.text.examples import examples
-from diffdpo.data.text.readers import open_text
+from diffdpo.data.text.readers import TextSource, open_text
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.errors import UserError
 from diffdpo.models.protocol import trainable, weights_of
@@ -20,20 +20,25 @@ from diffdpo.training.folder import finished, lasting, read_run, run_name, work_
 from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.processes import is_sharded, new_accelerator
+from diffdpo.training.text.choice import HeldOutAnswers, best_checkpoint, held_out_prompts
 from diffdpo.training.text.methods import make_recipe, open_model
 from diffdpo.training.text.prepare import Prepared, prepare
 from diffdpo.training.text.recipe import TextRecipe
 from diffdpo.training.text.reference import cached_reference
 from diffdpo.training.text.referenced import ReferencedTextRecipe
 from diffdpo.training.text.reward import RewardTraining
+from diffdpo.training.text.scoring import OpenReward
 from diffdpo.training.text.settings import text_settings
 
 
-def run_text(config: TextConfig) -> dict[str, Any]:
+def run_text(config: TextConfig, open_reward: OpenReward | None = None) -> dict[str, Any]:
     """Train, or go on, or find it done. Returns what the manifest records as results.
 
+    Args:
+        open_reward: for `choose.by`.
+
     Raises:
-        UserError: unfit data, model or output folder, or a launcher that parts the weights.
+        UserError: unfit data, model, reward or output folder, or a launcher that parts the weights.
     """
     if is_sharded():
         raise UserError("FSDP parts the weights of image models only; launch text recipes with DDP")
@@ -51,7 +56,8 @@ def run_text(config: TextConfig) -> dict[str, Any]:
         say(f"{config.data.path}: {prepared.count.told()}")
     if config.training.gradient_checkpointing:
         model.enable_gradient_checkpointing()
-    recipe = make_recipe(config, model, prepared, accelerator.device)
+    answers = _held_out_answers(config, source, prepared, open_reward, accelerator.device)
+    recipe = make_recipe(config, model, prepared, accelerator.device, answers)
     centre = reference_answers(config, recipe, prepared)
 
     def tune(folder: Path) -> Outcome:
@@ -63,10 +69,14 @@ def run_text(config: TextConfig) -> dict[str, Any]:
     def export(folder: Path, outcome: Outcome) -> dict[str, Any]:
         if isinstance(recipe, RewardTraining):
             _centre(recipe, outcome, centre)
-        exported = _export_name(config)
-        write_whole(folder / exported, lambda place: model.export(place, outcome.weights))
+        exported, weights, chosen = _export_name(config), outcome.weights, {}
+        if answers is not None:
+            best = best_checkpoint(folder, run_name(settings))
+            weights, chosen = best.exported, {"chosen_step": best.step}
+        write_whole(folder / exported, lambda place: model.export(place, weights))
         return {
             "exported": exported,
+            **chosen,
             "examples": len(prepared.train_rows),
             "held_out_examples": len(prepared.held_out_rows),
             "left_out": dict(sorted(prepared.count.dropped.items())),
@@ -75,6 +85,17 @@ def run_text(config: TextConfig) -> dict[str, Any]:
         }
 
     return work_in(config, settings, accelerator, train=tune, export=export)
+
+
+def _held_out_answers(
+    config: TextConfig, source: TextSource, prepared: Prepared, open_reward: OpenReward | None, device: torch.device
+) -> HeldOutAnswers | None:
+    """What `choose.by` asks for; None where it asks for nothing."""
+    if not isinstance(config, TextSftConfig) or config.choose.by is None:
+        return None
+    assert open_reward is not None, "who lets the config have it hands it in"
+    asked = held_out_prompts(config.choose, source, prepared)
+    return HeldOutAnswers(asked, config.choose, prepared.encoder, open_reward(config.choose.by, device), config.seed)
 
 
 def reference_answers(config: TextConfig, recipe: TextRecipe, prepared: Prepared) -> list[Tokens]:

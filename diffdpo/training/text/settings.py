@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from diffdpo.config import PpoConfig, RewardLossConfig, TextConfig
+from diffdpo.config import PpoConfig, RewardLossConfig, TextConfig, TextSftConfig
 from diffdpo.data.text.readers import TextSource, open_text
 from diffdpo.runs import content_hash
 from diffdpo.training.folder import without_pace
@@ -25,6 +25,11 @@ def text_settings(config: TextConfig, source: TextSource) -> dict[str, Any]:
     if config.data.filter is not None:
         path, _, labels = config.data.filter.partition("=")
         settings["data"]["filter"] = {"content": content(path), "labels": labels}
+    if isinstance(config, TextSftConfig):
+        if config.choose.by is None:
+            del settings["choose"]
+        else:
+            settings["choose"]["by"] = content(config.choose.by)
     if isinstance(config, PpoConfig):
         settings["reward"]["source"] = content(config.reward.source)
         if config.model.value is not None:

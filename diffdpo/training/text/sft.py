@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffdpo.models.text.causal_lm import completion_logps
 from diffdpo.objectives.draws import derived_seed
+from diffdpo.training.text.choice import HeldOutAnswers
 from diffdpo.training.text.recipe import Places, TextRecipe
 
 
@@ -18,11 +19,14 @@ class TextSft(TextRecipe):
 
     Args:
         dropout: whether the network has any; what it drops is a function of the seed and the examples.
+        answers: what to choose a checkpoint by; None for none.
     """
 
-    def __init__(self, *args: Any, dropout: bool = False, seed: int = 0, **keywords: Any) -> None:
+    def __init__(
+        self, *args: Any, dropout: bool = False, seed: int = 0, answers: HeldOutAnswers | None = None, **keywords: Any
+    ) -> None:
         super().__init__(*args, **keywords)
-        self.seed = seed
+        self.seed, self.answers = seed, answers
         if dropout:
             self.network.train()
 
@@ -49,5 +53,6 @@ class TextSft(TextRecipe):
             found = completion_logps(self.network, self.batch(rows))
             total -= float(found.sums.double().sum())
             tokens += int(found.counts.sum())
+        rewards = self.answers.figures(self.network.lm) if self.answers else {}
         self.network.train(training)
-        return {"eval/loss": total / tokens, "eval/perplexity": math.exp(min(total / tokens, 700.0))}
+        return {"eval/loss": total / tokens, "eval/perplexity": math.exp(min(total / tokens, 700.0)), **rewards}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from diffdpo.data.text.moderation import WordList, harmless, taught
-from diffdpo.data.text.records import Demonstration, Dialogue, Document, Ranking, Turn, Verdict
+from diffdpo.data.text.records import Demonstration, Dialogue, Document, Query, Ranking, Turn, Verdict
 from diffdpo.errors import UserError
 
 
@@ -29,10 +29,12 @@ def test_what_is_taught_is_looked_at_and_what_is_to_be_avoided_is_not(words):
         Dialogue("7", (Turn("user", "a"), Turn("assistant", "rat"))),
         Document("8", "a rat"),
         Document("9", "a cat"),
+        Query("10", "rat"),
+        Query("11", "cat"),
     ]
     kept, left_out = harmless(records, words)
-    assert [record.where for record in kept] == ["1", "5", "9"]
-    assert left_out == 6
+    assert [record.where for record in kept] == ["1", "5", "9", "11"]
+    assert left_out == 7
 
 
 def test_all_best_answers_are_taught():

@@ -107,6 +107,16 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path):
         ({"chosen": "a", "rejected": "b"}, "share no beginning"),
         ({"prompt": "a", "answers": ["x"], "ranks": [1]}, "'answers' must be a list of two or more texts"),
         ({"prompt": "a", "answers": ["x", "y"], "ranks": [1]}, "'ranks' must be a list of 2 whole numbers"),
+        (
+            {"prompt": "a", "answers": ["x", "y"], "ranks": [1, float("nan")]},
+            "'ranks' must be a list of 2 whole numbers",
+        ),
+        (
+            {"prompt": "a", "answers": ["x", "y"], "ranks": [1, float("inf")]},
+            "'ranks' must be a list of 2 whole numbers",
+        ),
+        ({"prompt": "a", "answers": ["x", "\ud800"], "ranks": [1, 2]}, "'answers' holds half a character"),
+        ({"messages": [{"role": "assistant", "content": "\ud800"}]}, "'messages' holds half a character"),
         ({"prompt": "a", "completion": "b", "label": 1}, "'label' must be true"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "no turn of the assistant"),
         ({"messages": [{"role": "user"}]}, "turn 1 of 'messages' needs a 'role' and a 'content'"),

@@ -128,6 +128,17 @@ def test_what_is_left_out_is_counted_by_reason():
     assert (found, dict(count.dropped)) == ([], {"all answers tied": 1})
 
 
+def test_equal_answers_among_several_make_no_pair():
+    found, count = examples([Ranking("1", "p", ("a", "a", "b"), (1, 2, 3))], "pairs", encoder(), ROOM)
+    assert len(found) == 2
+    assert dict(count.dropped) == {"chosen equal to rejected": 1}
+
+
+def test_an_undesirable_answer_is_not_imitated_and_counted():
+    found, count = examples([Verdict("1", "p", "a", False)], "demonstrations", encoder(), ROOM)
+    assert (found, dict(count.dropped)) == ([], {"being undesirable": 1})
+
+
 @pytest.mark.parametrize(("truncation", "prompt"), [("keep_end", "456789"), ("keep_start", "012345")])
 def test_a_long_prompt_keeps_the_same_part_for_both_answers(truncation, prompt):
     found = encoder()
@@ -196,7 +207,28 @@ def test_a_prompt_that_leaves_no_room_for_an_answer(truncation, kept):
         assert (found, dict(count.dropped)) == ([], {"a prompt longer than data.max_prompt_length": 1})
     else:
         assert encoder().tokenizer.decode(list(found[0].answers[0].ids)) == kept
+        assert found[0].query == kept  # what scores the answer sees what gives it
         assert count.cut == 1
+
+
+def test_a_cut_prompt_keeps_the_token_that_texts_start_with():
+    found = encoder(start=True)
+    limits = Limits(8, 4, "keep_end")
+    (asked,), _ = examples([Query("1", "0123456789")], "prompts", found, limits)
+    (told,), _ = examples([Demonstration("2", "0123456789", "ab")], "demonstrations", found, limits)
+    assert [found.tokenizer.decode(list(one.answers[0].ids)) for one in (asked, told)] == ["<s>789", "<s>789ab</s>"]
+    turns = (Turn("user", "0123456789"), Turn("assistant", "ab"))
+    (talk,), _ = examples([Dialogue("3", turns)], "demonstrations", found, Limits(8, None, "keep_end"))
+    whole = found.dialogue("", turns)
+    assert talk.answers[0].ids == whole.ids[-8:]  # this template writes none
+
+
+def test_of_a_conversation_no_part_is_taken_that_no_answer_could_follow():
+    turns = (Turn("user", "0123456789"),)
+    kept_start, count = examples([pair("1", turns, "a", "b")], "pairs", encoder(), Limits(16, 8, "keep_start"))
+    assert (kept_start, sum(count.dropped.values())) == ([], 1)
+    asked, count = examples([Query("2", turns)], "prompts", encoder(), Limits(16, 8, "keep_end"))
+    assert (asked, sum(count.dropped.values())) == ([], 1)
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,53 @@ def test_an_exported_reward_model_keeps_its_zero(make_text, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_sft_leaves_the_checkpoint_whose_answers_the_reward_likes_best(make_text, tmp_path):
+    """It is the model that a run of just so many steps leaves."""
+    worth = iter([1.0, 5.0, 2.0, 3.0])  # before the first step no answer ends, and none is scored
+
+    def open_reward(source: str, device: torch.device) -> Any:
+        def score(prompts: list[str], answers: list[str]) -> list[float]:
+            asked.append(list(prompts))
+            return [next(worth)] * len(answers)
+
+        return score
+
+    asked: list[list[str]] = []
+    choose = {"by": "judge", "prompts": 5, "max_tokens": 24, "no_end": -1.0}
+    often = {"training__checkpoint_every": 20, "training__evaluate_every": 20, "training__learning_rate": 1e-2}
+    config = make_text("sft", training__steps=80, training__keep_checkpoints=4, choose=choose, **often)
+    results = run_text(config, open_reward)
+    rewards = {row["step"]: row["eval/reward"] for row in figures(config) if "eval/reward" in row}
+    assert results["chosen_step"] == max(sorted(rewards)[1:], key=rewards.__getitem__) == 40, rewards
+    stopped = make_text("sft", output=str(tmp_path / "stopped"), training__steps=40, **often)
+    run_text(stopped)
+    first, second = exported(config), exported(stopped)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert {prompt for prompts in asked for prompt in prompts} <= {row["prompt"] for row in pairs(30)}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"training__checkpoint_every": 3, "training__evaluate_every": 2}, "every checkpoint must be evaluated"),
+        ({"training__steps": 9, "training__keep_checkpoints": 2, "training__evaluate_every": 1}, "chooses among all 5 checkpoints"),
+    ],
+)
+def test_a_choice_that_would_miss_checkpoints_is_refused(make_text, override, message):
+    with pytest.raises(UserError, match=message):
+        make_text("sft", choose={"by": "words"}, **override)
+
+
+def test_an_end_token_of_the_config_ends_what_is_exported_too(make_text):
+    config = make_text("reward", data__end_token="z")
+    run_text(config)
+    assert RewardModel(str(Path(config.output) / "reward")).tokenizer.eos_token == "z"
+    config = make_text("sft", data__end_token="z", output=config.output + "2")
+    run_text(config)
+    model = CausalLM(str(Path(config.output) / "model"))
+    assert model.lm.generation_config.eos_token_id == model.tokenizer.convert_tokens_to_ids("z")
+
+
 def test_sft_then_dpo(make_text, tmp_path):
     """A step's export is the next step's model."""
     run_text(make_text("sft", output=str(tmp_path / "sft")))
