@@ -116,13 +116,14 @@ def diffdpo(arguments: Sequence[str], log: Path, jobs: int) -> None:
 
 def measured(out: Path, tunings: Sequence[Tuning], seeds: Sequence[int]) -> Iterator[str]:
     """Measure what is not measured yet, write `frontier.*`, and tell."""
-    from diffdpo.benchmarks.frontier.points import markdown, spelled, tax
-    from diffdpo.commands.frontier import best_of_n, measure, write_frontier
+    from diffdpo.benchmarks.frontier.points import gain, markdown, spelled, tax
+    from diffdpo.commands.text_world import best_of_n, measure, write_frontier
 
     sft, folder = str(out / "sft" / "model"), out / "measured"
     runs: list[Measured] = [
-        measure(model, sft, folder / f"{name}.json", method=name, setting="", seed=0)
+        measure(model, sft, folder / f"{name}-{seed}.json", method=name, setting="", seed=seed)
         for name, model in (("base", "words"), ("sft", sft))
+        for seed in seeds
     ]
     for seed in seeds:
         runs += best_of_n(sft, str(out / "reward" / "reward"), BEST_OF, folder, seed=seed)
@@ -131,6 +132,12 @@ def measured(out: Path, tunings: Sequence[Tuning], seeds: Sequence[int]) -> Iter
         method = one.recipe.replace("_", "-")
         runs.append(measure(model, sft, file, method=method, setting=one.setting, seed=one.seed))
     yield from markdown(write_frontier(out, runs))
+    untuned = [run for run in runs if run.method == "sft"]
+    for method, setting in dict.fromkeys(
+        (run.method, run.setting) for run in runs if run.method not in ("base", "sft")
+    ):
+        own = [run for run in runs if (run.method, run.setting) == (method, setting)]
+        yield f"reward of {method} {setting} less that of SFT: {spelled(gain(untuned, own))}"
     for setting in dict.fromkeys(run.setting for run in runs if run.method == "ppo"):
         plain, ptx = (
             [run for run in runs if (run.method, run.setting) == (method, setting)] for method in ("ppo", "ppo-ptx")

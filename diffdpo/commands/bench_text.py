@@ -117,12 +117,18 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
 
 
 def _comparable(args: argparse.Namespace) -> bool:
-    """Whether the model and the reference have the same tokens, without which there is no KL."""
+    """Whether answers are drawn from the whole distribution of a model with the reference's tokens: else there is no KL
+    to be had from them."""
     from diffdpo.commands.language_models import named
     from diffdpo.models.text.loading import load_tokenizer
     from diffdpo.progress import say
 
     other = args.reference or args.baseline
+    if args.temperature == 0 or args.top_p not in (None, 1.0):
+        say(
+            "no KL: with --temperature 0 or --top-p below 1 the answers are not drawn from the model's own distribution"
+        )
+        return False
     same = args.model == other or bool(
         load_tokenizer(named(args.model)).get_vocab() == load_tokenizer(named(other)).get_vocab()
     )
@@ -166,8 +172,12 @@ def _texts(args: argparse.Namespace) -> list[str]:
         return draw_texts(N_TEXTS, seed=args.seed, source="general", held_out=True)
     from diffdpo.data.text.readers import open_text
     from diffdpo.data.text.records import Document
+    from diffdpo.progress import say
 
-    texts = [record.text for record in open_text(args.texts).records if isinstance(record, Document)]
+    records = open_text(args.texts).records
+    texts = [record.text for record in records if isinstance(record, Document)]
+    if len(texts) < len(records):
+        say(f"--texts {args.texts}: {len(records) - len(texts)} of {len(records)} rows have no 'text' and are left out")
     if len(texts) < 2:
         raise UserError(f"--texts {args.texts}: {len(texts)} rows with a 'text'; an interval takes 2 at least")
     return texts

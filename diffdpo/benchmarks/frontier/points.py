@@ -24,6 +24,7 @@ class Measured:
         method: such as `ppo`; `setting`: what its runs differ in, such as `kl_coef 0.1`.
         rewards, kls: of each prompt; KL in nats. Where the KL is known by a formula all are equal.
         losses: of each plain text, nats per token; none where nothing was trained.
+        of: what models these are figures of; other ones are measured anew.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Measured:
     losses: list[float]
     length: float
     ended: float
+    of: str = ""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -45,7 +47,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Point:
-    """Runs of one method and setting together; intervals are bootstraps over prompts or texts."""
+    """Runs of one method and setting together; intervals are bootstraps over prompts or texts.
+
+    Attributes:
+        each: the mean reward of every run, which tells how far seeds lie apart.
+    """
 
     method: str
     setting: str
@@ -55,6 +61,7 @@ class Point:
     perplexity: Estimate | None
     length: float
     ended: float
+    each: tuple[float, ...]
 
 
 def point(runs: Sequence[Measured]) -> Point:
@@ -70,6 +77,7 @@ def point(runs: Sequence[Measured]) -> Point:
         None if losses is None else _exponential(mean_estimate(losses)),
         float(np.mean([run.length for run in runs])),
         float(np.mean([run.ended for run in runs])),
+        tuple(float(np.mean(run.rewards)) for run in runs),
     )
 
 
@@ -86,14 +94,20 @@ def tax(runs: Sequence[Measured], others: Sequence[Measured]) -> Estimate:
     return _exponential(paired_difference(_over_seeds(runs, "losses"), _over_seeds(others, "losses")))
 
 
+def gain(runs: Sequence[Measured], others: Sequence[Measured]) -> Estimate:
+    """By how much the others' reward is above that of `runs`, prompt by prompt."""
+    return paired_difference(_over_seeds(runs, "rewards"), _over_seeds(others, "rewards"))
+
+
 def markdown(found: Sequence[Point]) -> Iterator[str]:
     """A table, line by line."""
-    yield "| method | setting | seeds | reward | KL, nats | perplexity of plain text | tokens | ended |"
+    yield "| method | setting | reward | of each seed | KL, nats | perplexity of plain text | tokens | ended |"
     yield "|---|---|---|---|---|---|---|---|"
     for one in found:
         perplexity = "" if one.perplexity is None else spelled(one.perplexity, 3)
-        figures = f"{spelled(one.reward)} | {spelled(one.kl)} | {perplexity} | {one.length:.1f} | {one.ended:.1%}"
-        yield f"| {one.method} | {one.setting} | {one.seeds} | {figures} |"
+        each = ", ".join(f"{reward:.2f}" for reward in one.each) if one.seeds > 1 else ""
+        measured = f"{spelled(one.reward)} | {each} | {spelled(one.kl)} | {perplexity}"
+        yield f"| {one.method} | {one.setting} | {measured} | {one.length:.1f} | {one.ended:.1%} |"
 
 
 def comma_separated(found: Sequence[Point]) -> str:

@@ -52,6 +52,8 @@ class ScoreJudge:
 
     def _finite(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Sequence[float]:
         scores = self.score(prompts, answers)
+        if len(scores) != len(answers):
+            raise UserError(f"judge {self.name}: gave {len(scores)} scores for {len(answers)} answers")
         for prompt, score in zip(prompts, scores, strict=True):
             if not math.isfinite(score):
                 raise UserError(f"judge {self.name}: gave {score} to an answer to {prompt_text(prompt)[:60]!r}")

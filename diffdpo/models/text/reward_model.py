@@ -108,8 +108,8 @@ class RewardModel:
 
     @torch.no_grad()
     def scores(self, sequences: Sequence[Sequence[int]], filler: int, batch_size: int = 32) -> list[float]:
-        """The scores of whole sequences of token ids, end token included, in their order; in the weights' own precision,
-        whoever asks: a score must not depend on what is being trained around it."""
+        """The scores of whole sequences of token ids, end token included, in their order; in the weights' own
+        precision, whoever asks: a score must not depend on what is being trained around it."""
         found = [0.0] * len(sequences)
         order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
         for start in range(0, len(order), batch_size):

@@ -17,14 +17,13 @@ from diffdpo.models.protocol import trainable
 from diffdpo.models.text.actor_critic import ActorCritic
 from diffdpo.models.text.causal_lm import CausalLM
 from diffdpo.models.text.reward_model import HEAD, RewardModel
-from diffdpo.progress import say
 from diffdpo.training.folder import finished, lasting, run_name, work_in, write_whole
 from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.processes import is_sharded, new_accelerator
 from diffdpo.training.text.methods import model_options, open_model
 from diffdpo.training.text.ppo import Ppo
-from diffdpo.training.text.prepare import Prepared, prepare, text_limits
+from diffdpo.training.text.prepare import Prepared, prepare, say_lost, text_limits
 from diffdpo.training.text.scoring import OpenReward
 from diffdpo.training.text.settings import text_settings
 
@@ -46,9 +45,7 @@ def run_ppo(config: PpoConfig, open_reward: OpenReward) -> dict[str, Any]:
     check_optimizer(config.training.optimizer, accelerator.device)
     # All that the user gave first: a folder is only taken when nothing of it stands in the way.
     parts = open_ppo(config, source, open_reward, accelerator.device)
-    count = parts.prepared.count
-    if accelerator.is_main_process and (count.dropped or count.cut):
-        say(f"{config.data.path}: {count.told()}")
+    say_lost(config.data.path, parts.prepared.count)
 
     def tune(folder: Path) -> Outcome:
         run = run_name(settings)
@@ -145,4 +142,5 @@ def plain_texts(config: PpoConfig, encoder: Encoder, context: int | None) -> lis
     found, count = examples(open_text(config.ptx.path).records, "texts", encoder, limits)
     if not found:
         raise UserError(f"ptx.path: {config.ptx.path}: no text left ({count.told()})")
+    say_lost(config.ptx.path, count)
     return [example.answers[0] for example in found]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate import PartialState
+
 from diffdpo.config import PpoConfig, TextConfig
 from diffdpo.data.text.examples import Count, Example, Limits, examples
 from diffdpo.data.text.moderation import FLAGGED, harmless
@@ -14,6 +16,7 @@ from diffdpo.data.text.readers import TextSource
 from diffdpo.data.text.records import Record
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
+from diffdpo.progress import say
 from diffdpo.training.splits import held_out
 from diffdpo.training.text.filtering import open_moderator
 
@@ -68,6 +71,12 @@ def prepare(config: TextConfig, source: TextSource, tokenizer: Any, context: int
     if not train_rows:
         raise UserError(f"{config.data.path}: nothing to train on: {count.told()}, {sum(held)} held out")
     return Prepared(encoder, limits, found, train_rows, [row for row, is_held in enumerate(held) if is_held], count)
+
+
+def say_lost(path: str, count: Count) -> None:
+    """Tell, once for all processes, what of a file was left out or cut; nothing where nothing was."""
+    if (count.dropped or count.cut) and PartialState().is_main_process:
+        say(f"{path}: {count.told()}")
 
 
 def _allowed(config: TextConfig, source: TextSource) -> tuple[Sequence[Record], int]:

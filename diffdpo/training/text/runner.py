@@ -15,14 +15,13 @@ from diffdpo.data.text.tokens import Tokens
 from diffdpo.errors import UserError
 from diffdpo.models.protocol import trainable, weights_of
 from diffdpo.models.text.reward_model import RewardModel
-from diffdpo.progress import say
 from diffdpo.training.folder import finished, lasting, read_run, run_name, work_in, write_whole
 from diffdpo.training.loop import Outcome, train
 from diffdpo.training.optimization import check_optimizer
 from diffdpo.training.processes import is_sharded, new_accelerator
 from diffdpo.training.text.choice import HeldOutAnswers, best_checkpoint, held_out_prompts
 from diffdpo.training.text.methods import make_recipe, open_model
-from diffdpo.training.text.prepare import Prepared, prepare
+from diffdpo.training.text.prepare import Prepared, prepare, say_lost
 from diffdpo.training.text.recipe import TextRecipe
 from diffdpo.training.text.reference import cached_reference
 from diffdpo.training.text.referenced import ReferencedTextRecipe
@@ -52,8 +51,7 @@ def run_text(config: TextConfig, open_reward: OpenReward | None = None) -> dict[
     # Model and data first: a folder is only taken when nothing the user gave stands in the way.
     model = open_model(config, accelerator.device)
     prepared = prepare(config, source, model.tokenizer, model.context)
-    if accelerator.is_main_process and (prepared.count.dropped or prepared.count.cut):
-        say(f"{config.data.path}: {prepared.count.told()}")
+    say_lost(config.data.path, prepared.count)
     if config.training.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     answers = _held_out_answers(config, source, prepared, open_reward, accelerator.device)
@@ -112,6 +110,7 @@ def reference_answers(config: TextConfig, recipe: TextRecipe, prepared: Prepared
     found, count = examples(records, "demonstrations", prepared.encoder, prepared.limits)
     if not found:
         raise UserError(f"loss.centre_on: {config.loss.centre_on}: no answer left ({count.told()})")
+    say_lost(config.loss.centre_on, count)
     return [example.answers[0] for example in found]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffdpo.config import PpoConfig, RewardLossConfig, TextConfig, TextSftConfig
 from diffdpo.data.text.readers import TextSource, open_text
+from diffdpo.models.text.packaged import packaged
 from diffdpo.runs import content_hash
 from diffdpo.training.folder import without_pace
 
@@ -40,5 +41,6 @@ def text_settings(config: TextConfig, source: TextSource) -> dict[str, Any]:
 
 
 def content(path: str) -> str:
-    """The hash of a file or folder; a name as it is."""
-    return content_hash(path) if Path(path).exists() else path
+    """The hash of a file or folder, of a packaged model too; the name of one on a hub as it is."""
+    place = packaged(path)
+    return content_hash(place) if Path(place).exists() else place

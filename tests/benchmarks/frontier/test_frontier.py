@@ -89,8 +89,9 @@ def test_table_and_plot_have_every_point():
     found = points([measured(), measured(seed=1), measured(setting="kl_coef 0.2"), best])
     lines = list(markdown(found))
     assert len(lines) == 2 + 3
-    assert lines[2].startswith("| ppo | kl_coef 0.1 | 2 |")
-    assert "| 0.64 |  | 8.0 | 100.0% |" in lines[4]
+    assert lines[2].startswith("| ppo | kl_coef 0.1 | ")
+    assert ", ".join(f"{np.mean(measured(seed=seed).rewards):.2f}" for seed in (0, 1)) in lines[2]
+    assert "|  | 0.64 |  | 8.0 | 100.0% |" in lines[4]
     rows = list(csv.DictReader(comma_separated(found).splitlines()))
     assert [row["method"] for row in rows] == ["ppo", "ppo", "best of n"]
     assert rows[2]["perplexity"] == ""

@@ -267,7 +267,7 @@ def test_sft_leaves_the_checkpoint_whose_answers_the_reward_likes_best(make_text
     ("override", "message"),
     [
         ({"training__checkpoint_every": 3, "training__evaluate_every": 2}, "every checkpoint must be evaluated"),
-        ({"training__steps": 9, "training__keep_checkpoints": 2, "training__evaluate_every": 1}, "chooses among all 5 checkpoints"),
+        ({"training__steps": 9, "training__evaluate_every": 1}, "chooses among all 5 checkpoints"),
     ],
 )
 def test_a_choice_that_would_miss_checkpoints_is_refused(make_text, override, message):

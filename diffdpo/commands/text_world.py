@@ -1,4 +1,7 @@
-"""Models of the text world on the reward-KL frontier, for the demo and `scripts/text_frontier.py`."""
+"""Models of the text world on the reward-KL frontier, for the demo and `scripts/text_frontier.py`.
+
+What was measured is kept, and measured again where a model has changed since.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,9 @@ def measure(model: str, reference: str, file: Path, *, method: str, setting: str
     from diffdpo.benchmarks.frontier.points import Measured
     from diffdpo.words.reward import rewards
 
-    if file.exists():
-        return Measured.read(file)
+    of = _of(model, reference)
+    if there := _kept(file, of):
+        return there
     policy = _opened(model)
     drawn = draw(policy, _opened(reference), held_out_prompts(), rewards, seed=seed, max_tokens=MAX_TOKENS)
     n = len(drawn.rewards)
@@ -37,6 +41,7 @@ def measure(model: str, reference: str, file: Path, *, method: str, setting: str
         *(method, setting, seed, drawn.rewards, drawn.kls, plain_text_losses(policy, held_out_texts())),
         length=sum(drawn.lengths) / n,
         ended=sum(drawn.ended) / n,
+        of=of,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     found.write(file)
@@ -56,9 +61,10 @@ def best_of_n(model: str, judge: str, sizes: Sequence[int], folder: Path, *, see
     from diffdpo.losses import best_of_n_kl
     from diffdpo.words.reward import rewards
 
-    files = {n: folder / f"best-of-{n}-{seed}.json" for n in sizes}
-    if all(file.exists() for file in files.values()):
-        return [Measured.read(file) for file in files.values()]
+    files, of = {n: folder / f"best-of-{n}-{seed}.json" for n in sizes}, _of(model, judge)
+    there = [_kept(file, of) for file in files.values()]
+    if all(there):
+        return [one for one in there if one]
     prompts, most = held_out_prompts(), max(sizes)
     policy = _opened(model)
     drawn = draw(policy, policy, prompts, rewards, seed=seed, draws=most, max_tokens=MAX_TOKENS)
@@ -73,6 +79,7 @@ def best_of_n(model: str, judge: str, sizes: Sequence[int], folder: Path, *, see
             *([best_of_n_kl(n)] * len(picks), []),
             length=sum(drawn.lengths[pick] for pick in picks) / len(picks),
             ended=sum(drawn.ended[pick] for pick in picks) / len(picks),
+            of=of,
         )
         one.write(file)
         found.append(one)
@@ -104,6 +111,20 @@ def held_out_texts() -> list[str]:
     from diffdpo.words.corpus import draw_texts
 
     return draw_texts(TEXTS, seed=20_000, source="general", held_out=True)
+
+
+def _of(*models: str) -> str:
+    """A name of what models hold, wherever they lie."""
+    from diffdpo.commands.language_models import content
+
+    return " ".join(str(content(model)) for model in models)
+
+
+def _kept(file: Path, of: str) -> Measured | None:
+    from diffdpo.benchmarks.frontier.points import Measured
+
+    there = Measured.read(file) if file.exists() else None
+    return there if there and there.of == of else None
 
 
 @lru_cache(maxsize=2)
