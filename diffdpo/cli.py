@@ -21,7 +21,7 @@ from diffdpo import __version__
 from diffdpo.errors import UserError
 from scorers.errors import ScorerError
 
-COMMANDS = ("demo", "label", "import", "train", "generate", "score", "bench", "compare", "report", "export")
+COMMANDS = ("demo", "label", "import", "train", "generate", "score", "bench", "compare", "frontier", "report", "export")
 """Each is a module of `diffdpo.commands` with HELP, add_arguments(parser), run(args) -> result and show(result)."""
 
 

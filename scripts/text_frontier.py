@@ -117,7 +117,8 @@ def diffdpo(arguments: Sequence[str], log: Path, jobs: int) -> None:
 def measured(out: Path, tunings: Sequence[Tuning], seeds: Sequence[int]) -> Iterator[str]:
     """Measure what is not measured yet, write `frontier.*`, and tell."""
     from diffdpo.benchmarks.frontier.points import gain, markdown, spelled, tax
-    from diffdpo.commands.text_world import best_of_n, measure, write_frontier
+    from diffdpo.commands.frontier import write_frontier
+    from diffdpo.commands.text_world import best_of_n, measure
 
     sft, folder = str(out / "sft" / "model"), out / "measured"
     runs: list[Measured] = [

@@ -98,7 +98,8 @@ def write_data(folder: Path, seed: int) -> None:
 
 def _measured(out: Path, seed: int) -> list[dict[str, Any]]:
     from diffdpo.benchmarks.frontier.points import row
-    from diffdpo.commands.text_world import best_of_n, measure, write_frontier
+    from diffdpo.commands.frontier import write_frontier
+    from diffdpo.commands.text_world import best_of_n, measure
 
     sft, folder = str(out / "sft" / "model"), out / "measured"
     models = {"base": "words", "sft": sft, **{name: str(out / name / "model") for name in METHODS}}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffdpo.benchmarks.frontier.points import Measured, Point
+    from diffdpo.benchmarks.frontier.points import Measured
 
 PROMPTS, TEXTS = 256, 300
 """Held-out ones that are measured on, the same for every model."""
@@ -83,19 +83,6 @@ def best_of_n(model: str, judge: str, sizes: Sequence[int], folder: Path, *, see
         )
         one.write(file)
         found.append(one)
-    return found
-
-
-def write_frontier(out: Path, runs: Sequence[Measured]) -> list[Point]:
-    """`frontier.md`, `frontier.csv` and `frontier.svg` in `out`."""
-    from diffdpo.benchmarks.frontier.plot import frontier_plot
-    from diffdpo.benchmarks.frontier.points import comma_separated, markdown, points
-    from diffdpo.runs import write_bytes
-
-    found = points(runs)
-    write_bytes(out / "frontier.md", "".join(f"{line}\n" for line in markdown(found)).encode())
-    write_bytes(out / "frontier.csv", comma_separated(found).encode())
-    write_bytes(out / "frontier.svg", frontier_plot(found, "exact reward").encode())
     return found
 
 

@@ -66,7 +66,9 @@ def _grid(x: Axis, y: Axis, reward: str) -> str:
         parts.append(f'<text x="{x(value)}" y="{base + 18}" text-anchor="middle">{number(value)}</text>')
     parts.append(f'<line class="base" x1="{_LEFT}" x2="{right}" y1="{base}" y2="{base}"/>')
     middle = (_LEFT + right) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 10}" text-anchor="middle">KL to the SFT model, nats</text>')
+    parts.append(
+        f'<text x="{middle}" y="{_HEIGHT - 10}" text-anchor="middle">KL to the model before tuning, nats</text>'
+    )
     upright = f'transform="rotate(-90 14 {(_TOP + base) / 2})" text-anchor="middle"'
     parts.append(f'<text x="14" y="{(_TOP + base) / 2}" {upright}>{escape(reward)}</text>')
     return "".join(parts)
