@@ -15,7 +15,8 @@ def ranking_loss(scores: Tensor, ranks: Tensor, mask: Tensor | None = None) -> T
         mask: [N, K] bool, False where a prompt has fewer than K answers.
 
     Returns:
-        [N]; 0 for a prompt without an ordered pair. K = 2 is the Bradley-Terry loss.
+        [N]; 0 for a prompt without an ordered pair. K = 2 is the Bradley-Terry loss. Without ties there are K(K-1)/2
+        pairs, as in the paper; a tie leaves fewer, over which the mean then is.
     """
     better = ranks[:, :, None] < ranks[:, None, :]
     if mask is not None:
