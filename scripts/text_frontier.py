@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 STRENGTHS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "ppo": ("loss.kl_coef", (0.05, 0.1, 0.2, 0.4)),
-    "ppo_ptx": ("loss.kl_coef", (0.05, 0.1, 0.2, 0.4)),
+    "ppo": ("loss.kl_coef", (0.1, 0.2, 0.4)),
+    "ppo_ptx": ("loss.kl_coef", (0.1, 0.2, 0.4)),
     "dpo": ("loss.beta", (0.05, 0.1, 0.3, 1.0)),
 }
 """Of each recipe `words_<name>.yaml`, the key that is varied and its values."""
