@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if args.memory:
         found = {"memory": memory(args)}
     elif args.losses:
-        found = {"losses": losses(workload, args.losses)}
+        found = {"losses": losses(workload, args.losses, double=args.double)}
     elif args.growth:
         found = {"growth": [growth(workload, pairs, args) for pairs in args.growth]}
     else:
@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=4, help="timed, of each way in each round (default: 4)")
     add("--warmup", type=int, default=1, help="steps before those (default: 1)")
     add("--losses", type=int, metavar="N", help="compare the losses of N steps instead")
+    add("--double", action="store_true", help="with --losses: in float64")
     add("--memory", action="store_true", help="compare the peaks of memory instead")
     add("--growth", type=int, nargs="+", metavar="PAIRS", help="ours alone at so many pairs per micro-step instead")
     add("--count", action="store_true", help="count FLOPs, measure nothing")
@@ -205,9 +206,15 @@ def show_costs(costs: dict[str, Any], rows: list[dict[str, Any]], workload: Work
         )
 
 
-def losses(workload: Workload, steps: int) -> dict[str, Any]:
-    """Losses of both ways from the same weights, over the same pairs and draws."""
+def losses(workload: Workload, steps: int, *, double: bool = False) -> dict[str, Any]:
+    """Losses of both ways from the same weights, over the same pairs and draws.
+
+    Args:
+        double: in float64, where no rounding hides a difference. Latents stay as they are cached.
+    """
     with Bench(workload) as bench:
+        if double:
+            bench.model.network.double()
         first = bench.weights()
         found: dict[str, list[float]] = {}
         ways: list[Way] = [Official(bench), Ours(bench)]
@@ -220,7 +227,7 @@ def losses(workload: Workload, steps: int) -> dict[str, Any]:
         gap = max(abs(a - b) for a, b in zip(*found.values(), strict=True))
     theirs = found["reference algorithm"]
     # Errors are about 1 where weights are random, and float32 has steps of 2^-23 there.
-    resolution = workload.beta / 2 * 2**-23
+    resolution = workload.beta / 2 * 2.0 ** (-52 if double else -23)
     print(f"{steps} steps; losses from {theirs[0]:.6f} to {theirs[-1]:.6f}; largest difference {gap:.1e}")
     print(f"one rounding of one error moves the logit of its pair by {resolution:.1e}")
     return {**found, "largest_gap": gap, "resolution": resolution}

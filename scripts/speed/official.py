@@ -97,8 +97,11 @@ class Official:
     def errors(
         self, unet: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: dict[str, Tensor], target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        prediction = self.model._forward(unet, noisy, timesteps, conditioning)
-        error = F.mse_loss(prediction.float(), target.float(), reduction="none").mean((1, 2, 3))
+        own = next(self.unet.parameters()).dtype
+        cast = {name: given.to(own) if given.is_floating_point() else given for name, given in conditioning.items()}
+        prediction = self.model._forward(unet, noisy.to(own), timesteps, cast)
+        precise = torch.promote_types(prediction.dtype, torch.float32)
+        error = F.mse_loss(prediction.to(precise), target.to(precise), reduction="none").mean((1, 2, 3))
         winners, losers = error.chunk(2)
         return winners, losers
 
