@@ -34,9 +34,9 @@ from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import make_order
 from diffdpo.training.processes import prepare
-from diffdpo.training.protocols import Announced, Bucketed, Ordered, Ordering, Recipe, Stateful, Watch
+from diffdpo.training.protocols import Announced, Bucketed, Ordered, Ordering, Recipe, Stateful, Uneven, Watch
 from diffdpo.training.sharding import copy_parts, gather_anew, gathered, local, put_back, whole
-from diffdpo.training.shares import check_step
+from diffdpo.training.shares import check_step, dealt
 from diffdpo.training.window import Window
 
 
@@ -177,9 +177,11 @@ class _Training:
 
     def _mine(self, places: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
         """This process's share of a step, by micro-steps."""
-        size = self.config.batch_size
-        firsts = range(self.accelerator.process_index * size, len(places), self.share)
-        return [places[first : first + size] for first in firsts]
+        if isinstance(self.recipe, Uneven):
+            # The longest first: what does not fit shows at once, and later ones find memory of their size.
+            places = sorted(places, key=self.recipe.length, reverse=True)
+        accelerator = self.accelerator
+        return dealt(places, self.config.batch_size, accelerator.process_index, accelerator.num_processes)
 
     def _log(self, step: int, window: Window) -> None:
         means, skipped = window.means(self.accelerator)

@@ -60,7 +60,7 @@ def make_optimizer(config: TrainingConfig, groups: list[dict[str, Any]]) -> torc
             return torch.optim.Adafactor(groups, lr=config.learning_rate)
         case "adamw8bit":
             made: torch.optim.Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(
-                groups, lr=config.learning_rate
+                groups, lr=config.learning_rate, eps=config.adam_eps
             )
             return made
     return torch.optim.AdamW(groups, lr=config.learning_rate, eps=config.adam_eps, fused=True)

@@ -60,6 +60,14 @@ class Bucketed(Protocol):
         ...
 
 
+@runtime_checkable
+class Uneven(Protocol):
+    """A recipe whose examples are filled up to the longest of a micro-step. Those of alike length share one; which
+    examples a step has is not moved by it."""
+
+    def length(self, example: tuple[int, int]) -> int: ...
+
+
 class Ordering(Protocol):
     """Which examples a step sees."""
 

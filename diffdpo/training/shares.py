@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from diffdpo.errors import UserError
 from diffdpo.training import processes
+
+T = TypeVar("T")
+
+
+def dealt(places: Sequence[T], size: int, rank: int, n: int) -> list[Sequence[T]]:
+    """One process's share of a step, by micro-steps.
+
+    Neighbours share a micro-step, and are dealt out in turn: of a step sorted by length no process has the long ones.
+
+    Args:
+        places: of the whole step, a multiple of `size * n`.
+        size: examples per process and micro-step.
+        rank: of `n` processes.
+    """
+    return [places[first : first + size * n][rank::n] for first in range(0, len(places), size * n)]
 
 
 def in_one(training: dict[str, Any]) -> dict[str, Any]:

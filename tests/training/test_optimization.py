@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diffdpo.config import TrainingConfig
+from diffdpo.config.ppo import PpoTrainingConfig
 from diffdpo.errors import UserError
 from diffdpo.training.optimization import WeightAverage, check_optimizer, learning_rate, make_optimizer
 
@@ -65,11 +66,13 @@ def test_optimizers_by_name(name, kind):
 
 def test_8_bit_adamw_is_the_packages(monkeypatch):
     fake = types.ModuleType("bitsandbytes")
-    fake.optim = types.SimpleNamespace(AdamW8bit=torch.optim.SGD)  # type: ignore[attr-defined]
+    fake.optim = types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bitsandbytes", fake)
     check_optimizer("adamw8bit", torch.device("cuda"))
-    config = dataclasses.replace(BASE, optimizer="adamw8bit")
-    assert type(make_optimizer(config, [{"params": [torch.nn.Parameter(torch.ones(2))]}])) is torch.optim.SGD
+    config = PpoTrainingConfig(steps=100, batch_size=1, learning_rate=2e-4, optimizer="adamw8bit", adam_eps=1e-5)
+    made = make_optimizer(config, [{"params": [torch.nn.Parameter(torch.ones(2))]}])
+    assert type(made) is torch.optim.AdamW
+    assert made.param_groups[0]["eps"] == 1e-5
 
 
 def test_8_bit_adamw_says_what_is_missing(monkeypatch):

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from diffdpo.training.order import BucketOrder, Order
+from diffdpo.training.shares import dealt
 
 
 def test_epochs_are_permutations_that_follow_without_a_gap():
@@ -98,3 +99,11 @@ def test_places_of_a_block_follow_each_other_in_the_sequence_of_its_bucket():
         blocks = [places[start : start + 4] for start in range(0, len(places), 4)]
         assert all(block == list(range(block[0], block[0] + 4)) for block in blocks)
         assert len(set(places)) == len(places)
+
+
+def test_a_step_is_dealt_out_whole_and_each_process_gets_its_part_of_the_long_ones():
+    lengths = list(range(48, 0, -2))
+    shares = [dealt(lengths, 4, rank, 3) for rank in range(3)]
+    assert shares[1] == [[46, 40, 34, 28], [22, 16, 10, 4]]
+    assert sorted(length for share in shares for micro in share for length in micro) == sorted(lengths)
+    assert [sum(map(max, share)) for share in shares] == [48 + 24, 46 + 22, 44 + 20]

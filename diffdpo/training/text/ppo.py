@@ -73,6 +73,10 @@ class Ppo(TextRecipe):
         self.answers = RolloutOrder(batch, rollout.minibatches, rollout.epochs, self.config.seed)
         return self.answers
 
+    def length(self, example: tuple[int, int]) -> int:
+        """The same of all: a step is dealt out before its answers are drawn."""
+        return 0
+
     def state(self) -> dict[str, Any]:
         return {"kl_coef": self.kl.coef}
 

@@ -44,7 +44,7 @@ class TextRecipe(ABC):
         self.examples = examples
         self.train_rows = list(train_rows)
         # Those of one length together, which leaves little to fill up.
-        self.held_out_rows = sorted(held_out_rows, key=lambda row: max(len(a.ids) for a in examples[row].answers))
+        self.held_out_rows = sorted(held_out_rows, key=self._longest)
         self.filler, self.packed = filler, packed
         self.device = torch.device(device)
         self._step: Places = ()
@@ -62,6 +62,13 @@ class TextRecipe(ABC):
     def announce(self, step: Places, coming: Places) -> None:
         """Take note of the whole step, over all processes and micro-steps: means are over all of it."""
         self._step = step
+
+    def length(self, example: tuple[int, int]) -> int:
+        """Tokens of an example's longest answer with its prompt; packed, where short ones fill rows up, the same of all."""
+        return 0 if self.packed else self._longest(self.train_rows[example[0]])
+
+    def _longest(self, row: int) -> int:
+        return max(len(answer.ids) for answer in self.examples[row].answers)
 
     def whole_step(self, examples: Places) -> list[int]:
         """Rows of the whole step that `examples` are part of; of a recipe that is told none, these alone."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from diffdpo.models.text.causal_lm import CausalLM
 from diffdpo.models.text.loading import load_tokenizer
 from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.training import checkpoints
+from diffdpo.training.order import Order
+from diffdpo.training.text.kto import TextKto
 from diffdpo.training.text.prepare import prepare
 from diffdpo.training.text.runner import run_text
 from diffdpo.training.text.settings import text_settings
+from diffdpo.training.text.sft import TextSft
 
 SCRIPT = """
 import sys, yaml, torch
@@ -154,6 +158,24 @@ def test_accumulation_equals_one_big_batch(make_text, tmp_path, method):
     one, four = (run_text(config)["figures"] for config in (big, small))
     for name in ("loss", "grad_norm", "eval/loss"):
         assert one[name] == pytest.approx(four[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize("method", ["sft", "kto"])
+def test_a_step_keeps_its_examples_and_puts_those_of_alike_length_together(make_text, monkeypatch, method):
+    kind = {"sft": TextSft, "kto": TextKto}[method]
+    plain, micros = kind.loss, []
+
+    def loss(recipe, network, examples):
+        micros.append((examples, [recipe.length(example) for example in examples], recipe.n_examples))
+        return plain(recipe, network, examples)
+
+    monkeypatch.setattr(kind, "loss", loss)
+    run_text(make_text(method, training__steps=2, training__batch_size=2, training__accumulation=5))
+    for step in range(2):
+        examples, lengths, n = zip(*micros[5 * step : 5 * step + 5], strict=True)
+        assert sorted(chain(*examples)) == sorted(Order(n[0], 10, seed=0).at(step))
+        assert list(chain(*lengths)) == sorted(chain(*lengths), reverse=True)
+        assert len(set(chain(*lengths))) > 1
 
 
 @pytest.mark.parametrize("reference", ["copy", "cached"])
