@@ -12,7 +12,7 @@ from diffdpo.errors import UserError
 if TYPE_CHECKING:
     from diffdpo.benchmarks.text.likelihood import Likelihood
     from diffdpo.benchmarks.text.suite import TextSuite
-    from diffdpo.data.text.records import Prompt
+    from diffdpo.data.text.records import Prompt, Query
 
 OPTIONS = "of text"
 BUILT_IN = "words"
@@ -83,7 +83,7 @@ def show(result: dict[str, Any]) -> None:
 def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
     """The suite, and all that decides the results, before anything is loaded."""
     from diffdpo.benchmarks.text.suite import TextSuite
-    from diffdpo.commands.language_models import check_lora, content, named
+    from diffdpo.commands.language_models import check_lora, check_room, content, named
     from diffdpo.commands.text_judges import check_judge
     from diffdpo.models.text.generation import Decoding
     from diffdpo.training.text.filtering import open_moderator
@@ -91,7 +91,8 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
     for name in ("model", "baseline", "judge"):
         if getattr(args, name) is None:
             raise UserError(f"bench text: give --{name}; see diffdpo bench --help")
-    prompts, texts = _prompts(args), _texts(args)
+    queries, texts = _prompts(args), _texts(args)
+    prompts = [query.prompt for query in queries]
     given = {"max_tokens": args.max_tokens, "temperature": args.temperature, "top_p": args.top_p}
     decoding = Decoding(batch_size=args.batch_size, **{key: value for key, value in given.items() if value is not None})
     models = {"model": args.model, "baseline": args.baseline, "reference": args.reference or args.baseline}
@@ -101,6 +102,8 @@ def _checked(args: argparse.Namespace) -> tuple[TextSuite, dict[str, Any]]:
     judge = check_judge(args.judge)
     if args.filter is not None:
         open_moderator(args.filter)  # and let go: what cannot be opened costs no answers
+    for model in dict.fromkeys(models.values()):
+        check_room(model, queries, decoding.max_tokens)
     path, _, labels = (args.filter or "").partition("=")
     settings = {
         **{name: {"name": path, "content": content(path)} for name, path in models.items()},
@@ -139,12 +142,15 @@ def _comparable(args: argparse.Namespace) -> bool:
     return same
 
 
-def _prompts(args: argparse.Namespace) -> list[Prompt]:
+def _prompts(args: argparse.Namespace) -> list[Query]:
+    from diffdpo.data.text.records import Query
+
     if args.prompts in (None, BUILT_IN):
         from diffdpo.words.review import all_prompts
 
         every = [str(prompt) for prompt in all_prompts(held_out=True)]
-        found: Sequence[Prompt] = random.Random(0).sample(every, len(every))  # the first of them of many subjects
+        shuffled = random.Random(0).sample(every, len(every))  # the first of them of many subjects
+        found: Sequence[Query] = [Query(f"--prompts {BUILT_IN}", prompt) for prompt in shuffled]
     else:
         found = _read_prompts(args.prompts)
     limit = min(N_PROMPTS, len(found)) if args.limit is None and args.prompts is None else args.limit
@@ -153,13 +159,16 @@ def _prompts(args: argparse.Namespace) -> list[Prompt]:
     return list(found[:limit])
 
 
-def _read_prompts(path: str) -> list[Prompt]:
+def _read_prompts(path: str) -> list[Query]:
     """The prompts of a file, each once."""
     from diffdpo.commands.generate_text import read_queries
     from diffdpo.progress import say
 
     found = read_queries(path)
-    prompts = list(dict.fromkeys(found))
+    first: dict[Prompt, Query] = {}
+    for query in found:
+        first.setdefault(query.prompt, query)
+    prompts = list(first.values())
     if len(prompts) < len(found):
         say(f"{path}: {len(found) - len(prompts)} of {len(found)} prompts are repeated; each is kept once")
     return prompts

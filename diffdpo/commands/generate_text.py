@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffdpo.errors import UserError
 
 if TYPE_CHECKING:
-    from diffdpo.data.text.records import Prompt
+    from diffdpo.data.text.records import Query
     from diffdpo.labeling.answers import Writer
     from diffdpo.models.text.generation import Decoding
 
@@ -54,6 +54,7 @@ def is_text(args: argparse.Namespace) -> bool:
 
 
 def run_text(args: argparse.Namespace) -> dict[str, Any]:
+    from diffdpo.commands.language_models import check_room
     from diffdpo.commands.rewards import check_reward
     from diffdpo.labeling.answers import Request, answer_folder, folder_settings
     from diffdpo.models.text.generation import Decoding
@@ -64,24 +65,30 @@ def run_text(args: argparse.Namespace) -> dict[str, Any]:
     decoding = Decoding(args.max_tokens, args.temperature, args.top_p, args.batch_size)
     if reward is not None:
         check_reward(reward)
-    prompts, settings = read_queries(args.prompts), _settings(args, reward)
+    queries, settings = read_queries(args.prompts), _settings(args, reward)
+    check_room(args.model, queries, decoding.max_tokens, args.end_token)
+    prompts = [query.prompt for query in queries]
     inputs = [args.prompts] if Path(args.prompts).is_file() else []
     if args.dry_run:
         state = check_claim(args.out, "generate", lambda: folder_settings(prompts, request, settings))
         n = len(prompts) * request.rows
         return {"dry_run": True, "text": True, "out": args.out, "lines": n, "state": state, "model": args.model}
     writer = partial(_writer, args, decoding, reward)
-    return {"text": True, **answer_folder(prompts, args.out, writer, request, settings, inputs=inputs)}
+    done = answer_folder(prompts, args.out, writer, request, settings, inputs=inputs)
+    return {"text": True, "ranked": request.keep == "ranking", **done}
 
 
 def show_text(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         print(f"would write {result['lines']} lines with {result['model']} into {result['out']} ({result['state']})")
-    else:
-        print(f"{result['lines']} lines in {Path(result['out']) / 'answers-*.jsonl'}")
+        return
+    print(f"{result['lines']} lines in {Path(result['out']) / 'answers-*.jsonl'}")
+    if result["unended"]:
+        which = "answers are in no ranking, since they or all others to their prompt" if result["ranked"] else "of them"
+        print(f"{result['unended']} {which} did not end within --max-tokens")
 
 
-def read_queries(path: str) -> list[Prompt]:
+def read_queries(path: str) -> list[Query]:
     """The prompts of a file, or of a folder of records, as often as they occur.
 
     Raises:
@@ -94,14 +101,15 @@ def read_queries(path: str) -> list[Prompt]:
     from diffdpo.progress import say
 
     if Path(path).suffix.lower() in TABLES:
-        return [prompt.text for prompt in read_prompts(path, keep_duplicates=True)]
+        found = read_prompts(path, keep_duplicates=True)
+        return [Query(f"{path}: prompt {number}", prompt.text) for number, prompt in enumerate(found, 1)]
     dropped: Counter[str] = Counter()
-    found = [item for record in open_text(path).records for item in items(record, "prompts", dropped)]
+    every = [item for record in open_text(path).records for item in items(record, "prompts", dropped)]
     for reason, number in dropped.items():
         say(f"{path}: {number} left out for {reason}")
-    if not found:
+    if not every:
         raise UserError(f"{path}: no prompt in it")
-    return [item.prompt for item in found if isinstance(item, Query)]
+    return [item for item in every if isinstance(item, Query)]
 
 
 def _settings(args: argparse.Namespace, reward: str | None) -> dict[str, Any]:

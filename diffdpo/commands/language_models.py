@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from diffdpo.errors import UserError
 
 if TYPE_CHECKING:
     from diffdpo.benchmarks.text.likelihood import Likelihood
+    from diffdpo.data.text.records import Query
 
 
 def named(path: str) -> str:
@@ -35,6 +37,27 @@ def content(path: str | None) -> str | None:
         return None
     place = packaged(resolve_model(path))
     return content_hash(place) if Path(place).exists() else place
+
+
+def check_room(model: str, queries: Sequence[Query], max_tokens: int, end_token: str | None = None) -> None:
+    """Look at all prompts by a model's tokenizer and config alone, before anything is drawn.
+
+    Raises:
+        UserError: one leaves no room for an answer of so many tokens, or is a conversation without a chat template.
+    """
+    from diffdpo.data.text.tokens import Encoder
+    from diffdpo.models.text.loading import load_context, load_tokenizer
+    from diffdpo.words.weights import resolve_model
+
+    place = resolve_model(model)
+    encoder, context = Encoder.of(load_tokenizer(place), model, end_token), load_context(place)
+    for query in queries:
+        n = len(encoder.prompt(query.where, query.prompt))
+        if context is not None and n + max_tokens > context:
+            raise UserError(
+                f"{query.where}: a prompt of {n} tokens and an answer of {max_tokens} are more than the model's "
+                f"{context} ({model}); shorten it, or lower --max-tokens"
+            )
 
 
 def check_lora(path: str | None) -> None:

@@ -36,7 +36,8 @@ class Request:
 
     Attributes:
         answers: per prompt.
-        keep: all of them; the one with the highest reward; or all as a ranking by their rewards, to learn from.
+        keep: all of them; the one with the highest reward, of those that ended where any did; or those that ended as a
+            ranking by their rewards, to learn from.
     """
 
     answers: int = 1
@@ -92,6 +93,10 @@ def answer_folder(
     there is one; or a ranking: `prompt`, `answers`, `ranks`. The folder can be trained on. Started again it writes what
     is missing.
 
+    Returns:
+        `out`, `lines`, and `unended`: how many of the lines are answers that did not end; or how many answers are in no
+        ranking, since they did not end or no other one did.
+
     Args:
         writer: opens the model; not called where nothing is missing.
         settings: all that decides an answer beside the prompt and the request.
@@ -101,10 +106,23 @@ def answer_folder(
     """
     out = Path(out)
     with claimed(out, "generate", folder_settings(prompts, request, settings), inputs, products=(_FILES,)) as run:
-        if run.state != "complete":
+        unfinished = run.state != "complete"
+        if unfinished:
             _write_missing(_numbered(prompts, request.answers), out, writer, request)
-            run.finish({"lines": len(prompts) * request.rows})
-    return {"out": str(out), "lines": len(prompts) * request.rows}
+        counted = _counted(out, len(prompts) * request.answers, request)
+        if unfinished:
+            run.finish(counted)
+    return {"out": str(out), **counted}
+
+
+def _counted(out: Path, drawn: int, request: Request) -> dict[str, int]:
+    rows = []
+    for file in out.glob(_FILES):
+        with file.open(encoding="utf-8") as lines:
+            rows += [json.loads(line) for line in lines]
+    if request.keep == "ranking":
+        return {"lines": len(rows), "unended": drawn - sum(len(row["answers"]) for row in rows)}
+    return {"lines": len(rows), "unended": sum(not row["ended"] for row in rows)}
 
 
 def folder_settings(prompts: Sequence[Prompt], request: Request, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,14 +183,16 @@ def _write_missing(
 
 
 def _kept(rows: Sequence[dict[str, Any]], request: Request) -> Iterator[dict[str, Any]]:
+    """What is written. An answer that was cut off must not teach to end in mid-sentence."""
     if request.keep == "all":
         yield from rows
         return
     for first in range(0, len(rows), request.answers):
         some = rows[first : first + request.answers]
-        rewards = [row["reward"] for row in some]
+        ended = [row for row in some if row["ended"]]
         if request.keep == "best":
-            yield some[best(rewards)]
-        else:
-            answers = [row["completion"] for row in some]
-            yield {"prompt": some[0]["prompt"], "answers": answers, "ranks": ranks(rewards)}
+            candidates = ended or some
+            yield candidates[best([row["reward"] for row in candidates])]
+        elif len(ended) > 1:
+            answers = [row["completion"] for row in ended]
+            yield {"prompt": some[0]["prompt"], "answers": answers, "ranks": ranks([row["reward"] for row in ended])}

@@ -26,6 +26,9 @@ def generate(inputs: Path, out: Path, *further: str) -> int:
     return cli.run(["generate", *given, "--max-tokens", "16", *further])
 
 
+SHORT = ("--answers", "4", "--max-tokens", "8")
+
+
 def lines(out: Path) -> list[dict]:
     return [json.loads(line) for file in sorted(out.glob("*.jsonl")) for line in file.read_text().splitlines()]
 
@@ -63,24 +66,38 @@ def test_it_writes_what_is_missing_and_refuses_other_settings(inputs, tmp_path, 
     assert "temperature: there 1.0, now 0.5" in capsys.readouterr().err
 
 
-def test_the_best_of_n_is_kept(inputs, tmp_path):
-    assert generate(inputs, tmp_path / "all", "--answers", "4") == 0
-    assert generate(inputs, tmp_path / "best", "--answers", "4", "--best-by", "words") == 0
-    all_of_them, kept = lines(tmp_path / "all"), lines(tmp_path / "best")
+@pytest.fixture(scope="module")
+def groups(inputs, tmp_path_factory) -> list[list[dict]]:
+    """Four answers to each prompt, some of which end."""
+    out = tmp_path_factory.mktemp("all") / "out"
+    assert generate(inputs, out, *SHORT) == 0
+    rows = lines(out)
+    return [rows[first : first + 4] for first in range(0, len(rows), 4)]
+
+
+def test_the_best_of_those_that_ended_is_kept(inputs, tmp_path, groups, capsys):
+    assert generate(inputs, tmp_path / "best", *SHORT, "--best-by", "words") == 0
+    kept = lines(tmp_path / "best")
     assert len(kept) == 24
-    for place, row in enumerate(kept):
-        group = all_of_them[4 * place : 4 * place + 4]
-        assert row["reward"] == max(reward(one["prompt"] + one["completion"]) for one in group)
-        assert row["completion"] in [one["completion"] for one in group]
+    for row, group in zip(kept, groups, strict=True):
+        ended = [one for one in group if one["ended"]] or group
+        assert row["reward"] == max(reward(one["prompt"] + one["completion"]) for one in ended)
+        assert row["completion"] in [one["completion"] for one in ended]
+    none = sum(not any(one["ended"] for one in group) for group in groups)
+    assert none > 1
+    assert f"{none} of them did not end within --max-tokens" in capsys.readouterr().out
 
 
-def test_a_ranking_can_be_learnt_from(inputs, tmp_path):
-    assert generate(inputs, tmp_path / "all", "--answers", "4") == 0
-    assert generate(inputs, tmp_path / "ranked", "--answers", "4", "--rank-by", "words") == 0
-    all_of_them, records = lines(tmp_path / "all"), open_text(tmp_path / "ranked").records
-    assert len(records) == 24
-    for place, record in enumerate(records):
-        group = all_of_them[4 * place : 4 * place + 4]
+def test_a_ranking_of_those_that_ended_can_be_learnt_from(inputs, tmp_path, groups, capsys):
+    for _ in range(2):  # made, and found done
+        assert generate(inputs, tmp_path / "ranked", *SHORT, "--rank-by", "words") == 0
+        told = capsys.readouterr().out
+    records = open_text(tmp_path / "ranked").records
+    ended = [some for some in ([one for one in group if one["ended"]] for group in groups) if len(some) > 1]
+    assert {len(some) for some in ended} == {2, 3}
+    assert f"{96 - sum(map(len, ended))} answers are in no ranking" in told
+    for record, group in zip(records, ended, strict=True):
+        assert record.prompt == group[0]["prompt"]
         assert list(record.answers) == [one["completion"] for one in group]
         values = [reward(one["prompt"] + one["completion"]) for one in group]
         for one, rank in zip(values, record.ranks, strict=True):
@@ -102,7 +119,8 @@ def test_the_best_is_the_first_of_equal_ones_and_no_number_is_refused():
         (["--rank-by", "words"], "--answers 1: a ranking needs at least 2"),
         (["--best-by", "wordz"], "unknown reward 'wordz'"),
         (["--top-p", "0"], "top_p: must lie in (0, 1]"),
-        (["--max-tokens", "200"], "more than the model's 96"),
+        (["--max-tokens", "90"], "prompts.jsonl: line 1: a prompt of 7 tokens and an answer of 90 are more than"),
+        (["--max-tokens", "90", "--dry-run"], "prompts.jsonl: line 1: a prompt of"),
         (["--end-token", "<end>"], "'<end>' is no token"),
         (["--lora", "./nowhere"], "./nowhere: no LoRA of this language model"),
     ],

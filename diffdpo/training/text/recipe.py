@@ -64,7 +64,7 @@ class TextRecipe(ABC):
         self._step = step
 
     def length(self, example: tuple[int, int]) -> int:
-        """Tokens of an example's longest answer with its prompt; packed, where short ones fill rows up, the same of all."""
+        """Tokens of an example's longest answer with its prompt; packed, where short ones fill up rows, 0 of all."""
         return 0 if self.packed else self._longest(self.train_rows[example[0]])
 
     def _longest(self, row: int) -> int:

@@ -145,6 +145,16 @@ def test_the_command_measures_and_shows(tmp_path, folders, capsys):
         call(*words, "--max-tokens", "9")
 
 
+def test_a_prompt_that_leaves_no_room_is_named_before_anything_is_drawn(tmp_path, folders):
+    short = language_model(tmp_path / "short", context=24)
+    prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": "tea?"}, {"prompt": "so much tea?"}])
+    words = ["text", "--model", str(folders[1]), "--baseline", str(short), "--judge", "words", "--texts", "words"]
+    words += ["--prompts", str(prompts), "--max-tokens", "16", "--device", "cpu", "--out", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=r"prompts.jsonl: line 2: a prompt of 12 tokens and an answer of 16 .* 24 \("):
+        call(*words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_lora_counts_in_full(tmp_path, folders):
     trained = CausalLM(str(folders[0]), lora_rank=2, lora_alpha=4)
     with torch.no_grad():
