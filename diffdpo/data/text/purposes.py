@@ -106,7 +106,18 @@ def _rankings(record: Record, dropped: Counter[str]) -> Iterator[Item]:
     elif len(set(record.ranks)) == 1:
         yield from _drop(dropped, TIED)
     else:
-        yield from _unless_empty(Answers(record.where, record.prompt, record.answers, record.ranks), dropped)
+        yield from _without_empty(record, dropped)
+
+
+def _without_empty(record: Ranking, dropped: Counter[str]) -> Iterator[Item]:
+    """The answers that say something, as long as one of them is better than another."""
+    said = [place for place, answer in enumerate(record.answers) if answer.strip()]
+    dropped.update([EMPTY] * (len(record.answers) - len(said)))
+    ranks = tuple(record.ranks[place] for place in said)
+    if len(set(ranks)) > 1:
+        yield Answers(record.where, record.prompt, tuple(record.answers[place] for place in said), ranks)
+    elif len(said) > 1:
+        yield from _drop(dropped, TIED)
 
 
 def _verdicts(record: Record, dropped: Counter[str]) -> Iterator[Item]:

@@ -124,7 +124,11 @@ def test_what_is_left_out_is_counted_by_reason():
         "4 records, 1 left out for an empty answer, 1 left out for chosen equal to rejected, "
         "1 left out for longer than data.max_length"
     )
-    found, count = examples([Ranking("5", "p", ("a", "b"), (1, 1))], "rankings", encoder(), ROOM)
+    ranked = [Ranking("5", "p", ("a", " ", "b", "cd"), (1, 2, 3, 3)), Ranking("6", "p", ("a", "", "b"), (1, 2, 1))]
+    found, count = examples(ranked, "rankings", encoder(), ROOM)
+    assert [(len(example.answers), example.ranks) for example in found] == [(3, (1, 3, 3))]
+    assert dict(count.dropped) == {"an empty answer": 2, "all answers tied": 1}
+    found, count = examples([Ranking("7", "p", ("a", "b"), (1, 1))], "rankings", encoder(), ROOM)
     assert (found, dict(count.dropped)) == ([], {"all answers tied": 1})
 
 
