@@ -13,8 +13,7 @@ from diffdpo.errors import UserError, unknown
 if TYPE_CHECKING:
     import torch
 
-    from diffdpo.data.text.records import Prompt
-    from diffdpo.training.text.scoring import Reward
+    from diffdpo.data.text.records import Prompt, Reward
 
 BUILT_IN = {"words": "diffdpo.words.reward:rewards"}
 GROUP = "diffdpo.rewards"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffdpo.data.text.records import Prompt, prompt_text
+from diffdpo.data.text.records import Prompt, Reward, prompt_text
 from diffdpo.errors import UserError
 from diffdpo.progress import progress
 from diffdpo.runs import claimed, write_bytes
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from diffdpo.data.text.tokens import Encoder
     from diffdpo.models.text.causal_lm import CausalLM
     from diffdpo.models.text.generation import Answer, Decoding
-
-Reward = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
-"""Prompts and answers to scores."""
 
 Keep = Literal["all", "best", "ranking"]
 

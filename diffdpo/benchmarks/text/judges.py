@@ -6,11 +6,11 @@ A reward model and a programmed rule score; see `llm_judge` for the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from diffdpo.data.text.records import Prompt, prompt_text
+from diffdpo.data.text.records import Prompt, Reward, prompt_text
 from diffdpo.errors import UserError
 
 
@@ -34,16 +34,12 @@ class TextJudge(Protocol):
     def compare(self, prompts: Sequence[Prompt], ours: Sequence[str], theirs: Sequence[str]) -> list[Judged]: ...
 
 
-Score = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
-"""Prompts and answers -> how good each answer is."""
-
-
 @dataclass(frozen=True)
 class ScoreJudge:
     """The answer of the higher score wins; equal scores tie."""
 
     name: str
-    score: Score
+    score: Reward
 
     def compare(self, prompts: Sequence[Prompt], ours: Sequence[str], theirs: Sequence[str]) -> list[Judged]:
         """Raises UserError for a score that is not finite."""

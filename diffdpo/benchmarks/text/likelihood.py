@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from diffdpo.data.text.batch import pad
+from diffdpo.data.text.batch import by_length, pad
 from diffdpo.data.text.examples import windows
 from diffdpo.data.text.packing import pack
 from diffdpo.data.text.tokens import Encoder, Tokens
@@ -17,6 +17,9 @@ from diffdpo.models.text.causal_lm import CausalLM, completion_logps
 
 LONGEST = 1024
 """Tokens of a piece of plain text, where the model does not take fewer."""
+
+AT_ONCE = 32
+"""Groups, such as pieces of plain text, in a batch: however long a text is, memory is that of so many pieces."""
 
 
 class Likelihood:
@@ -32,7 +35,7 @@ class Likelihood:
 
     @torch.no_grad()
     def sums(self, groups: Sequence[Sequence[Tokens]], *, temperature: float = 1.0) -> list[list[float]]:
-        """log p of the learnt tokens of each sequence, groups in one batch.
+        """log p of the learnt tokens of each sequence.
 
         Args:
             groups: sequences that may have a prompt in common.
@@ -41,8 +44,15 @@ class Likelihood:
         Raises:
             UserError: a sequence is longer than the model was made for.
         """
+        self._check([tokens for group in groups for tokens in group])
+        found: dict[int, list[float]] = {}
+        for places in by_length([max(len(tokens.ids) for tokens in group) for group in groups], AT_ONCE):
+            found.update(zip(places, self._together([groups[place] for place in places], temperature), strict=True))
+        return [found[place] for place in range(len(groups))]
+
+    def _together(self, groups: Sequence[Sequence[Tokens]], temperature: float) -> list[list[float]]:
+        """The same of groups in one batch."""
         sequences = [tokens for group in groups for tokens in group]
-        self._check(sequences)
         ends = [0, *accumulate(map(len, groups))]
         filler = self.encoder.pad
         places = [range(first, end) for first, end in pairwise(ends)]

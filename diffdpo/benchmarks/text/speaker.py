@@ -38,7 +38,7 @@ class Speaker:
         return [
             Written(
                 answer_text(encoder.tokenizer, before, answer.ids),
-                Tokens((*before, *answer.ids), (*[False] * len(before), *[True] * len(answer.ids))),
+                Tokens.of(before, answer.ids),
                 answer.ended,
             )
             for before, answer in zip(asked, drawn, strict=True)

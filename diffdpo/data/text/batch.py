@@ -40,3 +40,9 @@ def pad(sequences: Sequence[Tokens], filler: int, side: Literal["left", "right"]
         batch.mask[row, place] = True
         batch.completion[row, place] = torch.tensor(tokens.completion)
     return batch
+
+
+def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """All places in parts of at most `size`, those of one length together: which leaves little to fill up."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,6 +76,9 @@ class Query:
     where: str
     prompt: Prompt
 
+
+Reward = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
+"""Prompts and their answers to scores, the higher the better: a trained reward model, or a program."""
 
 Record = Ranking | Demonstration | Verdict | Dialogue | Document | Query
 

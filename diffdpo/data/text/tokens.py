@@ -41,6 +41,11 @@ class Tokens(NamedTuple):
     ids: tuple[int, ...]
     completion: tuple[bool, ...]
 
+    @classmethod
+    def of(cls, prompt: Sequence[int], answer: Sequence[int]) -> Tokens:
+        """A prompt, which has a token at least, and the answer behind it."""
+        return cls((*prompt, *answer), (*[False] * len(prompt), *[True] * len(answer)))
+
     @property
     def n_completion(self) -> int:
         return sum(self.completion)

@@ -39,8 +39,6 @@ class CompletionLogps(NamedTuple):
     """[B], over the answer's tokens, its end token with them."""
     counts: Tensor
     """[B], how many those are."""
-    tokens: Tensor
-    """[B, L], of each token, 0 outside of the answer; of a packed batch [T], of the answers' tokens alone."""
 
     @property
     def means(self) -> Tensor:
@@ -99,13 +97,13 @@ def completion_logps(network: TokenLogps, batch: tuple[Tensor, ...]) -> Completi
     if len(batch) == 3:
         ids, mask, completion = batch
         tokens = network(ids, mask, completion)
-        return CompletionLogps(tokens.sum(1), completion[:, 1:].sum(1), tokens)
+        return CompletionLogps(tokens.sum(1), completion[:, 1:].sum(1))
     ids, mask, *placed, owner, last = batch
     tokens = network(ids, mask, placed=placed)
     counts = torch.bincount(owner, minlength=len(last))
     # Not index_add: one by one in float32 it rounds more, and on a GPU in any order.
     sums = torch.stack([part.sum() for part in torch.split(tokens, counts.tolist())])
-    return CompletionLogps(sums, counts, tokens)
+    return CompletionLogps(sums, counts)
 
 
 class CausalLM:

@@ -11,7 +11,7 @@ from typing import Any
 from diffdpo.config import ChoiceConfig
 from diffdpo.data.text.examples import Example, Limits, examples
 from diffdpo.data.text.readers import TextSource
-from diffdpo.data.text.records import Document
+from diffdpo.data.text.records import Document, Reward
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.models.text.generation import Decoding, answer_seed, generate
@@ -19,7 +19,7 @@ from diffdpo.training import checkpoints
 from diffdpo.training.checkpoints import Checkpoint
 from diffdpo.training.metrics import read_metrics
 from diffdpo.training.text.prepare import Prepared
-from diffdpo.training.text.scoring import Reward, scored
+from diffdpo.training.text.scoring import scored
 
 FIGURE = "eval/reward"
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from diffdpo.config import TextKtoLossConfig
-from diffdpo.data.text.batch import pad
+from diffdpo.data.text.batch import by_length
 from diffdpo.data.text.examples import Example
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.losses import kto_loss, kto_reference_point
 from diffdpo.models.text.causal_lm import completion_logps
-from diffdpo.training.text.recipe import Places
+from diffdpo.training.text.recipe import HELD_OUT_BATCH, Places
 from diffdpo.training.text.referenced import ReferencedTextRecipe
 
 
@@ -39,8 +39,9 @@ class TextKto(ReferencedTextRecipe):
         rows = [self.train_rows[index] for index, _ in examples]
         if self._point is None or not self._step:
             self._point = self.reference_point(self.whole_step(examples), len(examples))
-        log_ratio, desirable = self._log_ratios(network, rows)
-        losses = self._losses(log_ratio, desirable, self._point)
+        batch = self.batch(rows)
+        log_ratio = completion_logps(network, batch).sums - self.reference_sums(rows, batch)
+        losses = self._losses(log_ratio, self._desirable(rows), self._point)
         return losses.mean(), {"loss": losses.mean(), "kl": self._point / self.loss_config.beta}
 
     @torch.no_grad()
@@ -48,10 +49,10 @@ class TextKto(ReferencedTextRecipe):
         """How often the implicit reward of a held-out answer is on its verdict's side of the reference point."""
         if not self.held_out_rows:
             return {}
-        parts = [torch.stack(self._log_ratios(self.network, rows)) for rows in self.held_out_parts()]
-        log_ratio, labels = torch.cat(parts, dim=1)
-        desirable = labels.bool()
-        point = self._mismatched_point(self._mismatched(self.held_out_rows), 16)
+        log_ratio, desirable = self._held_out_ratios(), self._desirable(self.held_out_rows)
+        mismatched = self._ratios_of(self._mismatched(self.held_out_rows), HELD_OUT_BATCH, held_out=True)
+        none = torch.zeros(1, device=self.device)
+        point = kto_reference_point(mismatched if len(mismatched) else none, self.loss_config.beta)
         rewards = self.loss_config.beta * log_ratio
         right = torch.where(desirable, rewards > point, rewards < point)
         figures = {
@@ -74,16 +75,27 @@ class TextKto(ReferencedTextRecipe):
             torch.distributed.all_reduce(total)
         return kto_reference_point((total[0] / total[1].clamp_min(1)).reshape(1), self.loss_config.beta)
 
-    def _mismatched_point(self, sequences: Sequence[Tokens], batch_size: int) -> Tensor:
-        ratios = self._ratios_of(sequences, batch_size)
-        return kto_reference_point(ratios if len(ratios) else torch.zeros(1, device=self.device), self.loss_config.beta)
+    def _ratios_of(self, sequences: Sequence[Tokens], batch_size: int, *, held_out: bool = False) -> Tensor:
+        """Log-ratios in no order; of held-out sequences, which stay the same, the reference is asked once."""
+        found = [torch.zeros(0, device=self.device)]
+        for part in by_length([len(tokens.ids) for tokens in sequences], batch_size):
+            batch = self.laid_out([sequences[place] for place in part], [[place] for place in range(len(part))])
+            key = tuple(part)
+            reference = self.held_out_reference_sums(key, (), batch) if held_out else self.reference_sums((), batch)
+            found.append(completion_logps(self.network, batch).sums - reference)
+        return torch.cat(found)
 
-    def _ratios_of(self, sequences: Sequence[Tokens], batch_size: int) -> Tensor:
-        parts = [torch.zeros(0, device=self.device)]
-        for start in range(0, len(sequences), batch_size):
-            batch = pad(sequences[start : start + batch_size], self.filler).to(self.device)
-            parts.append(completion_logps(self.network, batch).sums - self.reference_sums((), batch))
-        return torch.cat(parts)
+    def _held_out_ratios(self) -> Tensor:
+        """[N], of the held-out answers themselves."""
+        found = []
+        for number, rows in enumerate(self.held_out_parts()):
+            batch = self.batch(rows)
+            reference = self.held_out_reference_sums(number, rows, batch)
+            found.append(completion_logps(self.network, batch).sums - reference)
+        return torch.cat(found)
+
+    def _desirable(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor([self.examples[row].ranks[0] == 1 for row in rows], device=self.device)
 
     def _mismatched(self, rows: Sequence[int]) -> list[Tokens]:
         """Each example's prompt with the answer of the next example of another prompt, where there is one."""
@@ -96,17 +108,10 @@ class TextKto(ReferencedTextRecipe):
                 found.append(mismatched(example, other, self.max_length))
         return found
 
-    def _log_ratios(self, network: nn.Module, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """[B] each: log-ratios, and 1.0 where an answer is desirable."""
-        batch = self.batch(rows)
-        reference = self.reference_sums(rows, batch)
-        desirable = torch.tensor([float(self.examples[row].ranks[0] == 1) for row in rows], device=self.device)
-        return completion_logps(network, batch).sums - reference, desirable
-
     def _losses(self, log_ratio: Tensor, desirable: Tensor, point: Tensor) -> Tensor:
         return kto_loss(
             log_ratio,
-            desirable.bool(),
+            desirable,
             point,
             beta=self.loss_config.beta,
             desirable_weight=self.loss_config.desirable_weight,
@@ -119,5 +124,4 @@ def mismatched(example: Example, other: Example, max_length: int) -> Tokens:
     own, theirs = example.answers[0], other.answers[0]
     prompt = own.ids[: len(own.ids) - own.n_completion]
     answer = theirs.ids[len(theirs.ids) - theirs.n_completion :]
-    ids = (*prompt, *answer)[:max_length]
-    return Tokens(ids, tuple(place >= len(prompt) for place in range(len(ids))))
+    return Tokens.of(prompt, answer[: max_length - len(prompt)])

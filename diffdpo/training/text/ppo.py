@@ -11,18 +11,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from diffdpo.config import PpoConfig
-from diffdpo.data.text.batch import pad
+from diffdpo.data.text.batch import by_length, pad
 from diffdpo.data.text.examples import Example
+from diffdpo.data.text.records import Reward
 from diffdpo.data.text.tokens import Encoder, Tokens
 from diffdpo.losses import AdaptiveKL, policy_loss, value_loss
 from diffdpo.models.text.actor_critic import ActorCritic
 from diffdpo.models.text.causal_lm import TokenLogps
-from diffdpo.models.text.generation import Answer, Decoding, answer_seed, generate
+from diffdpo.models.text.generation import Decoding, answer_seed, generate
 from diffdpo.training.order import Order
 from diffdpo.training.text.ptx import TextStream
 from diffdpo.training.text.recipe import Places, TextRecipe
 from diffdpo.training.text.rollout import Episode, Rollout, RolloutOrder
-from diffdpo.training.text.scoring import Reward, scored
+from diffdpo.training.text.scoring import scored
 
 HELD_OUT = -1
 """In place of a draw's number, in the seeds of held-out answers."""
@@ -150,7 +151,7 @@ class Ppo(TextRecipe):
         answers = generate(lm, prompts, seeds, self.decoding, end=end, filler=self.filler)
         asked = [self.examples[row] for row in rows]
         scores = scored(self.reward, self.config.reward.source, self.encoder, asked, answers)
-        tokens = [joined(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        tokens = [Tokens.of(prompt, answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
         looked = self._looked_at(tokens)
         columns = zip(numbers, tokens, answers, scores, looked, strict=True)
         return [Episode(number, both, answer.ended, score, *seen) for number, both, answer, score, seen in columns]
@@ -158,26 +159,23 @@ class Ppo(TextRecipe):
     @torch.no_grad()
     def _looked_at(self, sequences: Sequence[Tokens]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Log-probabilities, the reference's, and values of each answer's tokens, as an update computes them."""
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        temperature, size = self.decoding.temperature, self.decoding.batch_size
-        for start in range(0, len(sequences), size):
-            batch = pad(sequences[start : start + size], self.filler).to(self.device)
+        found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        temperature = self.decoding.temperature
+        for places in by_length([len(tokens.ids) for tokens in sequences], self.decoding.batch_size):
+            batch = pad([sequences[place] for place in places], self.filler).to(self.device)
             logps, values, _ = self.actor_critic(*batch, temperature=temperature)
             ref_logps = self.reference(*batch, temperature=temperature)
-            for row, mask in enumerate(batch.completion):
+            for row, place in enumerate(places):
+                mask = batch.completion[row]
                 of_logps, of_ref, of_values = (table[row][mask].cpu() for table in (logps, ref_logps, values))
-                found.append((of_logps, of_ref, of_values))
-        return found
+                found[place] = of_logps, of_ref, of_values
+        return [found[place] for place in range(len(sequences))]
 
     def _ptx_loss(self, logps: Tensor, examples: Places, step: Places) -> Tensor:
         """-E[log pi(x)], the mean over the tokens of all texts of the step (Ouyang et al. 2022, eq. 2)."""
         assert self.stream is not None, "texts are from it"
         tokens = sum(text.n_completion for text in self.stream.beside(step))
         return -logps.sum() * (len(step) / len(examples) / tokens)
-
-
-def joined(prompt: Sequence[int], answer: Answer) -> Tokens:
-    return Tokens((*prompt, *answer.ids), (*[False] * len(prompt), *[True] * len(answer.ids)))
 
 
 def _spread() -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffdpo.data.text.batch import TextBatch, pad
 from diffdpo.data.text.examples import Example
 from diffdpo.data.text.packing import PackedBatch, pack
+from diffdpo.data.text.tokens import Tokens
 
 HELD_OUT_BATCH = 16
 """Examples looked at together."""
@@ -77,10 +78,12 @@ class TextRecipe(ABC):
     def batch(self, rows: Sequence[int]) -> TextBatch | PackedBatch:
         """All answers of some examples: the first of each, then the second of each, and so on; A * B."""
         answers = [answer for place in zip(*(self.examples[r].answers for r in rows), strict=True) for answer in place]
-        if self.packed:
-            groups = [range(first, len(answers), len(rows)) for first in range(len(rows))]
-            return pack(answers, groups, self.filler).to(self.device)
-        return pad(answers, self.filler).to(self.device)
+        return self.laid_out(answers, [range(first, len(answers), len(rows)) for first in range(len(rows))])
+
+    def laid_out(self, sequences: Sequence[Tokens], groups: Sequence[Sequence[int]]) -> TextBatch | PackedBatch:
+        """Sequences side by side, packed or padded; `groups` as in `pack`."""
+        batch = pack(sequences, groups, self.filler) if self.packed else pad(sequences, self.filler)
+        return batch.to(self.device)
 
     def held_out_parts(self) -> list[list[int]]:
         rows = self.held_out_rows

@@ -61,7 +61,6 @@ def cached_reference(
     n: int,
     compute: Callable[[Sequence[int]], Tensor],
     *,
-    batch_size: int,
     accelerator: Accelerator,
 ) -> CachedReference:
     """The table of `n` examples: read from below `root` as far as it is there, computed otherwise.
@@ -71,7 +70,6 @@ def cached_reference(
     Args:
         identity: all that decides the numbers (model, data, precision, ...), in JSON values.
         compute: rows -> their answers' log-probabilities, [B, A] float32.
-        batch_size: rows handed to `compute` at a time.
     """
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / f"text-reference-{key}"
@@ -90,8 +88,7 @@ def cached_reference(
         with progress("reference pass", len(mine), shown=accelerator.is_main_process and bool(mine)) as advance:
             for path in mine:
                 rows = range(shards[path], min(shards[path] + ROWS_PER_SHARD, n))
-                parts = [compute(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
-                write_bytes(path, save({"logps": torch.cat(parts).float().cpu().contiguous()}))
+                write_bytes(path, save({"logps": compute(rows).float().cpu().contiguous()}))
                 advance()
         accelerator.wait_for_everyone()
         return CachedReference(torch.cat([_read(path) for path in shards]))

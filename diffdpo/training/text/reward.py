@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise, starmap
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffdpo.data.text.batch import TextBatch, pad
-from diffdpo.data.text.packing import PackedBatch, pack
+from diffdpo.data.text.batch import TextBatch
+from diffdpo.data.text.packing import PackedBatch
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.losses import ranking_loss
 from diffdpo.models.text.reward_model import RewardModel
 from diffdpo.training.text.calibration import expected_calibration_error
-from diffdpo.training.text.recipe import HELD_OUT_BATCH, Places, TextRecipe
+from diffdpo.training.text.recipe import Places, TextRecipe
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,9 @@ class RewardTraining(TextRecipe):
             "eval/calibration_error": expected_calibration_error(margin),
         }
 
-    @torch.no_grad()
     def mean_score(self, answers: Sequence[Tokens]) -> float:
         """The mean score of some answers: what is made 0 after training, over the reference answers."""
-        total = 0.0
-        for start in range(0, len(answers), HELD_OUT_BATCH):
-            batch = pad(answers[start : start + HELD_OUT_BATCH], self.filler).to(self.device)
-            total += float(self.network(batch.ids, batch.mask).double().sum())
-        return total / len(answers)
+        return fmean(self.model.scores([tokens.ids for tokens in answers], self.filler))
 
     def best_answers(self) -> list[Tokens]:
         """The best answer to every prompt that is trained on."""
@@ -98,14 +94,10 @@ class RewardTraining(TextRecipe):
         ranks = torch.ones(len(rows), int(counts.max()), dtype=torch.int64)
         for place, example in enumerate(found):
             ranks[place, : len(example.ranks)] = torch.tensor(example.ranks)
+        ends = accumulate(counts.tolist(), initial=0)
+        answers = [answer for example in found for answer in example.answers]
         return RankedBatch(
-            self._flat([answer for example in found for answer in example.answers], counts.tolist()).to(self.device),
+            self.laid_out(answers, list(starmap(range, pairwise(ends)))),
             (torch.arange(ranks.shape[1]) < counts[:, None]).to(self.device),
             ranks.to(self.device),
         )
-
-    def _flat(self, answers: Sequence[Tokens], counts: Sequence[int]) -> TextBatch | PackedBatch:
-        if not self.packed:
-            return pad(answers, self.filler)
-        ends = list(accumulate(counts))
-        return pack(answers, [range(end - n, end) for end, n in zip(ends, counts, strict=True)], self.filler)

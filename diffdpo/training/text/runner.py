@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,7 @@ def _use_cached(config: TextConfig, settings: dict[str, Any], recipe: TextRecipe
             cache_root(config),
             identity,
             len(recipe.examples),
-            recipe.compute_reference,
-            batch_size=config.training.batch_size,
+            partial(recipe.compute_reference, batch_size=config.training.batch_size),
             accelerator=accelerator,
         )
 

@@ -8,13 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from diffdpo.data.text.examples import Example
-from diffdpo.data.text.records import Prompt, prompt_text
+from diffdpo.data.text.records import Reward, prompt_text
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.models.text.generation import Answer, answer_text
-
-Reward = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
-"""Prompts and their answers to scores: a trained reward model, or a program."""
 
 OpenReward = Callable[[str, torch.device], Reward]
 """A source as in `reward.source`, and a device, to what scores answers: handed in, for no program is known here."""

@@ -19,6 +19,7 @@ from diffdpo.benchmarks.text.suite import RESULTS, Contestants, TextSuite, run_t
 from diffdpo.benchmarks.text.summary import perplexities, win_rate
 from diffdpo.commands import bench
 from diffdpo.commands.language_models import open_likelihood
+from diffdpo.data.text.examples import windows
 from diffdpo.data.text.tokens import Encoder
 from diffdpo.errors import UserError
 from diffdpo.models.text.causal_lm import CausalLM
@@ -143,6 +144,18 @@ def test_the_command_measures_and_shows(tmp_path, folders, capsys):
     assert call(*words) == result
     with pytest.raises(UserError, match=r"decoding.max_tokens: there 8, now 9"):
         call(*words, "--max-tokens", "9")
+
+
+def test_a_long_text_takes_the_memory_of_a_few_pieces(folders, monkeypatch):
+    monkeypatch.setattr("diffdpo.benchmarks.text.likelihood.AT_ONCE", 3)
+    likelihood, rows = opened(folders[0]), []
+    likelihood.model.network.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    long, short = likelihood.texts(["tea and rain " * 60, "tea"])
+    assert max(rows) == 3
+    assert sum(rows) == math.ceil((60 * 13 - 60) / 95) + 1
+    assert (long[1], short[1]) == (60 * 13 + 1, 4)
+    pieces = list(windows(likelihood.encoder.document("tea and rain " * 60), 96))
+    assert long[0] == pytest.approx(sum(likelihood.sums([[piece]])[0][0] for piece in pieces), abs=1e-3)
 
 
 def test_a_prompt_that_leaves_no_room_is_named_before_anything_is_drawn(tmp_path, folders):

@@ -58,7 +58,7 @@ def test_no_padding_and_no_neighbour_moves_a_log_probability(folder, side):
 def test_tokens_outside_of_the_answer_count_nothing(folder):
     model = CausalLM(str(folder))
     batch = pad(sequences(3), 0)
-    tokens = completion_logps(model.network, batch).tokens
+    tokens = model.network(*batch)
     assert (tokens[~batch.completion] == 0).all()
     assert (tokens[batch.completion] < 0).all()
     halved = model.network(*batch, temperature=2.0)

@@ -112,6 +112,14 @@ def test_before_the_first_step_nothing_has_moved(make):
     assert recipe.evaluate()["eval/kl"] == 0
 
 
+def test_answers_are_looked_at_by_length(make):
+    recipe, widths = opened(make(rollout__batch_size=2)), []
+    recipe.actor_critic.register_forward_hook(lambda module, inputs, output: widths.append(inputs[0].shape[1]))
+    recipe.episodes(range(16))
+    assert widths == sorted(widths)
+    assert len(set(widths)) > 2
+
+
 def test_an_answer_is_a_function_of_the_seed_its_prompt_and_its_draw(make):
     whole = opened(make(), batch=8).episodes(range(16))
     alone = opened(make(rollout__batch_size=3), batch=2).episodes([11, 5])

@@ -169,7 +169,13 @@ def test_sft_is_the_mean_over_the_tokens_of_the_whole_step(model):
     assert figures["eval/perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-4)
 
 
-def kto_expected(model: CausalLM, found: list[Example], config: TextKtoLossConfig) -> tuple[float, float]:
+class Kto(NamedTuple):
+    loss: float
+    z: float
+    accuracy: float
+
+
+def kto_expected(model: CausalLM, found: list[Example], config: TextKtoLossConfig) -> Kto:
     """Ethayarajh et al. 2024, eq. 8: the loss, and z_0 of each prompt with the answer of the next other prompt."""
     n = len(found)
     mismatched = []
@@ -181,29 +187,64 @@ def kto_expected(model: CausalLM, found: list[Example], config: TextKtoLossConfi
         tokens = Tokens((*prompt, *answer), (*[False] * len(prompt), *[True] * len(answer)))
         mismatched.append(logp(model.lm, tokens) - logp(model.lm, tokens, adapter=False))
     z = max(0.0, sum(mismatched) / n)
-    losses = []
+    losses, right = [], 0
     for example in found:
         ratio = logp(model.lm, example.answers[0]) - logp(model.lm, example.answers[0], adapter=False)
+        right += ratio > z if example.ranks == (1,) else ratio < z
         if example.ranks == (1,):
             losses.append(config.desirable_weight * (1 - sigma(config.beta * (ratio - z))))
         else:
             losses.append(config.undesirable_weight * (1 - sigma(config.beta * (z - ratio))))
-    return sum(losses) / n, z
+    return Kto(sum(losses) / n, z, right / n)
 
 
-def test_kto_counts_from_mismatched_answers_of_the_whole_step(model):
+def test_the_reference_is_computed_by_length_and_kept_in_order(model):
+    found, widths = encoded(model, PAIRS, "pairs"), []
+    loss = TextDpoLossConfig(0.1)
+    recipe = TextDpo(model.network, found, range(8), (), filler=0, loss=loss, reference=None)
+    expected = [[logp(model.lm, answer) for answer in found[row].answers] for row in range(7, 0, -1)]
+    model.network.register_forward_hook(lambda module, inputs, output: widths.append(inputs[0].shape[1]))
+    torch.testing.assert_close(recipe.compute_reference(range(7, 0, -1), 2), torch.tensor(expected), atol=1e-3, rtol=0)
+    assert widths == sorted(widths)
+    assert len(set(widths)) > 2
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_kto_counts_from_mismatched_answers_of_the_whole_step(model, packed, monkeypatch):
+    for name, parameter in model.network.named_parameters():
+        if "lora_B" in name:
+            parameter.data.neg_()  # so that the mean of the log-ratios lies above 0, below which it is clipped
     config = TextKtoLossConfig(0.3, undesirable_weight=1.5)
     found = encoded(model, PAIRS[:4], "verdicts")
+    asked: list[int] = []
+    original = model.reference()
+
+    def reference(ids: torch.Tensor, *inputs: Any, **options: Any) -> torch.Tensor:
+        asked.append(ids.numel())
+        return original(ids, *inputs, **options)
+
     recipe = TextKto(
-        model.network, found, range(8), range(8), filler=0, loss=config, max_length=96,
-        reference=LiveReference(model.reference()),
+        model.network, found, range(8), range(8), filler=0, loss=config, max_length=96, packed=packed,
+        reference=LiveReference(reference),
     )  # fmt: skip
-    expected, z = kto_expected(model, found, config)
+    if packed:
+        monkeypatch.setattr("diffdpo.training.text.recipe.pad", None)
+    expected = kto_expected(model, found, config)
     recipe.announce(PLACES, ())
     micro = [recipe.loss(model.network, PLACES[start : start + 2]) for start in range(0, 8, 2)]
-    assert sum(loss.item() for loss, _ in micro) / 4 == pytest.approx(expected, rel=1e-4)
-    assert micro[0][1]["kl"].item() == pytest.approx(z, abs=1e-4)
-    assert 0 <= recipe.evaluate()["eval/accuracy"] <= 1
+    assert sum(loss.item() for loss, _ in micro) / 4 == pytest.approx(expected.loss, rel=1e-4)
+    assert micro[0][1]["kl"].item() == pytest.approx(expected.z, abs=1e-4)
+    assert expected.z > 0.01
+    # The held-out examples come sorted by length, and each prompt's mismatched answer is that of the next one.
+    expected = kto_expected(model, [found[row] for row in recipe.held_out_rows], config)
+    figures = recipe.evaluate()
+    assert figures["eval/loss"] == pytest.approx(expected.loss, rel=1e-4)
+    assert figures["eval/accuracy"] == expected.accuracy
+    assert 0 < expected.accuracy < 1
+    assert expected.z > 0.01
+    asked.clear()
+    assert recipe.evaluate() == figures
+    assert asked == []  # the reference, which does not move, was asked the first time
 
 
 def test_a_k_wise_batch_is_the_sum_over_its_pairs_at_k_forwards(folder):
