@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+METHODS: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "dpo": {"model__reference": "copy", "loss": {"beta": 0.1}},
+    "kto": {"model__reference": "copy", "loss": {"beta": 0.1}},
+    "reward": {"data__path": "rankings.jsonl"},
+}
+"""Settings of each text method but PPO, as `section__key`."""
+
 CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -85,3 +93,9 @@ def rankings(n: int) -> list[dict[str, Any]]:
         k = 4 if number % 2 else 3
         rows.append({"prompt": f"q{number}", "answers": answers[:k], "ranks": ranks[:k]})
     return rows
+
+
+def figures(config: Any) -> list[dict[str, float]]:
+    """The lines of `metrics.jsonl`, without the time that they took."""
+    rows = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "pairs_per_second"} for row in rows]

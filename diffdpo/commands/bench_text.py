@@ -56,11 +56,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
         return open_moderator(args.filter, device)
 
-    reference = opens(args.reference or args.baseline) if settings["kl"] else None
+    baseline = opens(args.baseline)
+    other = baseline if args.reference in (None, args.baseline) else opens(args.reference)
     summary = run_text_suite(
         args.out,
         suite,
-        Contestants(opens(args.model, args.lora), opens(args.baseline), reference),
+        Contestants(opens(args.model, args.lora), baseline, other if settings["kl"] else None),
         lambda: open_judge(args.judge, device),
         open_filter if args.filter else None,
         settings=settings,

@@ -55,7 +55,7 @@ class Contestants:
     model: Open
     baseline: Open
     reference: Open | None
-    """None: there is no KL, since the reference's tokens are others."""
+    """None: there is no KL, since the reference's tokens are others. The baseline's own is not opened again."""
 
 
 def run_text_suite(
@@ -81,12 +81,7 @@ def run_text_suite(
             summary: dict[str, Any] = read_json(run.folder / SUMMARY)
             return summary
         stages = _Stages(run.folder, suite)
-        ours, own_texts = stages.of("", models.model)
-        theirs, their_texts = stages.of("baseline", models.baseline)
-        rows = [_row(*both) for both in zip(suite.prompts, ours, theirs, strict=True)]
-        if models.reference is not None:
-            for row, found in zip(rows, stages.reference(ours, models.reference), strict=True):
-                row["log_ratio"] = row["logp"] - found["logp"]
+        rows, own_texts, their_texts = _without_judge(stages, models)
         for more in (stages.verdicts(rows, judge), stages.flags(rows, moderator)):
             rows = [{**row, **added} for row, added in zip(rows, more, strict=True)]
         lines = [json.dumps({"index": place, **row}, ensure_ascii=False) + "\n" for place, row in enumerate(rows)]
@@ -95,6 +90,20 @@ def run_text_suite(
         write_json(run.folder / SUMMARY, summary)
         run.finish(summary)
     return summary
+
+
+def _without_judge(stages: _Stages, models: Contestants) -> tuple[list[Row], list[Row], list[Row]]:
+    """The rows of the prompts, and both models' likelihoods of the plain texts. No model is kept beyond it."""
+    ours, own_texts = stages.of("", stages.opening(models.model))
+    baseline = stages.opening(models.baseline)
+    theirs, their_texts = stages.of("baseline", baseline)
+    rows = [_row(*both) for both in zip(stages.suite.prompts, ours, theirs, strict=True)]
+    if models.reference is not None:
+        reference = baseline if models.reference is models.baseline else stages.opening(models.reference)
+        del baseline
+        for row, found in zip(rows, stages.reference(ours, reference), strict=True):
+            row["log_ratio"] = row["logp"] - found["logp"]
+    return rows, own_texts, their_texts
 
 
 def _row(prompt: Prompt, ours: Row, theirs: Row) -> Row:
@@ -117,9 +126,11 @@ class _Stages:
         self.folder, self.suite = folder, suite
         self.size = suite.decoding.batch_size
 
-    def of(self, name: str, open_model: Open) -> tuple[list[Row], list[Row]]:
+    def opening(self, open_model: Open) -> _Once[Speaker]:
+        return _Once(lambda: Speaker(open_model(), self.suite.decoding))
+
+    def of(self, name: str, model: _Once[Speaker]) -> tuple[list[Row], list[Row]]:
         """Answers to the prompts and likelihoods of the plain texts, by one model."""
-        model = _Once(lambda: Speaker(open_model(), self.suite.decoding))
         answers, texts = (name or "answers"), ("texts_baseline" if name else "texts")
         prompts, plain = self.suite.prompts, self.suite.texts
 
@@ -138,9 +149,7 @@ class _Stages:
 
         return self._rows(answers, len(prompts), write), self._rows(texts, len(plain), read)
 
-    def reference(self, answers: Sequence[Row], open_model: Open) -> list[Row]:
-        model = _Once(lambda: Speaker(open_model(), self.suite.decoding))
-
+    def reference(self, answers: Sequence[Row], model: _Once[Speaker]) -> list[Row]:
         def read(numbers: range) -> list[Row]:
             some = [Tokens(tuple(answers[n]["ids"]), tuple(answers[n]["completion"])) for n in numbers]
             return [{"logp": logp} for logp in model.get().logps(some)]
@@ -176,7 +185,7 @@ class _Stages:
 
 
 class _Once(Generic[T]):
-    """Opened when it is first wanted; gone with the stage."""
+    """Opened when it is first wanted; gone with the last stage that asks it."""
 
     def __init__(self, open_it: Callable[[], T]) -> None:
         self._open, self._opened = open_it, list[T]()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from diffdpo.config import PpoConfig
 from diffdpo.data.text.examples import examples
@@ -44,7 +45,7 @@ def run_ppo(config: PpoConfig, open_reward: OpenReward) -> dict[str, Any]:
         return done
     check_optimizer(config.training.optimizer, accelerator.device)
     # All that the user gave first: a folder is only taken when nothing of it stands in the way.
-    parts = open_ppo(config, source, open_reward, accelerator.device)
+    parts = open_ppo(config, source, open_reward, accelerator)
     say_lost(config.data.path, parts.prepared.count)
 
     def tune(folder: Path) -> Outcome:
@@ -80,15 +81,16 @@ class PpoParts:
         }
 
 
-def open_ppo(config: PpoConfig, source: TextSource, open_reward: OpenReward, device: torch.device) -> PpoParts:
+def open_ppo(config: PpoConfig, source: TextSource, open_reward: OpenReward, accelerator: Accelerator) -> PpoParts:
     """Prompts, texts, policy, reference, value model and reward.
 
     Raises:
         UserError: one of them cannot be used.
     """
+    device = accelerator.device
     policy = open_model(config, device)
     assert isinstance(policy, CausalLM), "ppo trains a language model"
-    prepared = prepare(config, source, policy.tokenizer, policy.context)
+    prepared = prepare(config, source, policy.tokenizer, policy.context, accelerator)
     texts = plain_texts(config, prepared.encoder, policy.context)
     value = open_value(config, policy, device)
     reference = policy.reference()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 
 from diffdpo.config import PpoConfig, TextConfig
 from diffdpo.data.text.examples import Count, Example, Limits, examples
@@ -15,8 +15,10 @@ from diffdpo.data.text.purposes import Purpose
 from diffdpo.data.text.readers import TextSource
 from diffdpo.data.text.records import Record
 from diffdpo.data.text.tokens import Encoder
+from diffdpo.devices import pick_device
 from diffdpo.errors import UserError
 from diffdpo.progress import say
+from diffdpo.training.processes import of_the_main_process
 from diffdpo.training.splits import held_out
 from diffdpo.training.text.filtering import open_moderator
 
@@ -48,11 +50,18 @@ class Prepared:
     count: Count
 
 
-def prepare(config: TextConfig, source: TextSource, tokenizer: Any, context: int | None) -> Prepared:
+def prepare(
+    config: TextConfig,
+    source: TextSource,
+    tokenizer: Any,
+    context: int | None,
+    accelerator: Accelerator | None = None,
+) -> Prepared:
     """Tokenise and divide.
 
     Args:
         context: tokens that the model was made for.
+        accelerator: of a run, whose processes share what `data.filter` found.
 
     Raises:
         UserError: nothing is left to train on, the tokenizer cannot be used, or a length is beyond the model's.
@@ -61,7 +70,7 @@ def prepare(config: TextConfig, source: TextSource, tokenizer: Any, context: int
     if config.data.end_token is not None:
         tokenizer.eos_token = config.data.end_token  # what is exported must end its answers with it too
     limits = limits_of(config, context)
-    records, n_flagged = _allowed(config, source)
+    records, n_flagged = _allowed(config, source, accelerator)
     found, count = examples(records, PURPOSES[config.method], encoder, limits)
     if config.data.filter is not None:
         count.records += n_flagged
@@ -79,11 +88,15 @@ def say_lost(path: str, count: Count) -> None:
         say(f"{path}: {count.told()}")
 
 
-def _allowed(config: TextConfig, source: TextSource) -> tuple[Sequence[Record], int]:
+def _allowed(config: TextConfig, source: TextSource, accelerator: Accelerator | None) -> tuple[Sequence[Record], int]:
     """The records that `data.filter` lets through, and how many it does not."""
-    if config.data.filter is None:
+    path = config.data.filter
+    if path is None:
         return source.records, 0
-    return harmless(source.records, open_moderator(config.data.filter))
+    if accelerator is None:
+        return harmless(source.records, open_moderator(path, pick_device()))
+    device = accelerator.device
+    return of_the_main_process(accelerator, lambda: harmless(source.records, open_moderator(path, device)))
 
 
 def limits_of(config: TextConfig, context: int | None) -> Limits:

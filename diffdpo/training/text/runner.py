@@ -51,7 +51,7 @@ def run_text(config: TextConfig, open_reward: OpenReward | None = None) -> dict[
     check_optimizer(config.training.optimizer, accelerator.device)
     # Model and data first: a folder is only taken when nothing the user gave stands in the way.
     model = open_model(config, accelerator.device)
-    prepared = prepare(config, source, model.tokenizer, model.context)
+    prepared = prepare(config, source, model.tokenizer, model.context, accelerator)
     say_lost(config.data.path, prepared.count)
     if config.training.gradient_checkpointing:
         model.enable_gradient_checkpointing()

@@ -64,6 +64,19 @@ def test_a_model_against_itself_ties_and_has_moved_nowhere(tmp_path, folders):
     assert found["words"]["difference"]["mean"] == 0.0
 
 
+def test_a_baseline_that_is_the_reference_is_opened_once(tmp_path, folders):
+    asked = []
+
+    def baseline():
+        asked.append(1)
+        return opened(folders[0])
+
+    length = ScoreJudge("length", lambda prompts, answers: [float(len(answer)) for answer in answers])
+    models = Contestants(lambda: opened(folders[1]), baseline, baseline)
+    run_text_suite(tmp_path / "run", SUITE, models, lambda: length, Flags, settings={})
+    assert len(asked) == 1
+
+
 def test_figures_are_those_by_hand(tmp_path, folders):
     found = run(tmp_path / "run", folders[1], folders[0])
     rows = rows_of(tmp_path / "run")

@@ -14,6 +14,7 @@ from diffdpo.config import PpoConfig, PpoLossConfig
 from diffdpo.data.text.readers import open_text
 from diffdpo.data.text.tokens import Tokens
 from diffdpo.errors import UserError
+from diffdpo.training.processes import new_accelerator
 from diffdpo.training.text.ppo import Ppo
 from diffdpo.training.text.ppo_runner import open_ppo
 from diffdpo.training.text.ptx import TextStream
@@ -34,7 +35,7 @@ def make(inputs, tmp_path) -> Callable[..., PpoConfig]:
 
 def opened(made: PpoConfig, batch: int = 8) -> Ppo:
     source = open_text(made.data.path)
-    recipe = open_ppo(made, source, open_reward, torch.device("cpu")).recipe
+    recipe = open_ppo(made, source, open_reward, new_accelerator("fp32")).recipe
     recipe.order(batch)
     return recipe
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from text_samples import language_model, pairs, rankings, write_jsonl
+from text_samples import METHODS, figures, pairs, write_jsonl
 
 from diffdpo import cli
-from diffdpo.config import TEXT_METHODS, TextConfig, build
+from diffdpo.config import TextConfig
 from diffdpo.data.text.readers import open_text
 from diffdpo.errors import UserError
 from diffdpo.models.text.causal_lm import CausalLM
@@ -43,61 +42,12 @@ settings = yaml.safe_load(open(sys.argv[1]))
 run_text(build(TEXT_METHODS[settings["method"]], settings))
 """
 
-METHODS: dict[str, dict[str, Any]] = {
-    "sft": {},
-    "dpo": {"model__reference": "copy", "loss": {"beta": 0.1}},
-    "kto": {"model__reference": "copy", "loss": {"beta": 0.1}},
-    "reward": {"data__path": "rankings.jsonl"},
-}
-MakeConfig = Callable[..., TextConfig]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("text")
-    language_model(folder / "lm")
-    write_jsonl(folder / "pairs.jsonl", pairs(30))
-    write_jsonl(folder / "rankings.jsonl", rankings(30))
-    return folder
-
-
-@pytest.fixture
-def make_text(inputs: Path, tmp_path: Path) -> MakeConfig:
-    """A config of a method; keyword arguments are `section__key=value`."""
-
-    def make(method: str, **changes: Any) -> TextConfig:
-        settings: dict[str, Any] = {
-            "method": method,
-            "output": str(tmp_path / "run"),
-            "model": {"path": str(inputs / "lm")},
-            "data": {"path": "pairs.jsonl", "held_out_share": 0.3, "cache": str(tmp_path / "cache")},
-            "training": {
-                "steps": 6, "batch_size": 4, "learning_rate": 1e-3, "ema": 0.9,
-                "checkpoint_every": 2, "evaluate_every": 3, "log_every": 3,
-            },
-        }  # fmt: skip
-        for path, value in {**METHODS[method], **changes}.items():
-            section, _, key = path.partition("__")
-            if key:
-                settings.setdefault(section, {})[key] = value
-            else:
-                settings[section] = value
-        settings["data"]["path"] = str(inputs / settings["data"]["path"])
-        return build(TEXT_METHODS[method], settings)
-
-    return make
-
 
 def exported(config: TextConfig, name: str = "model") -> dict[str, torch.Tensor]:
     file = {"lora": "adapter_model.safetensors"}.get(name, "model.safetensors")
     weights = load_file(Path(config.output) / name / file)
     head = Path(config.output) / name / "reward_head.safetensors"
     return {**weights, **(load_file(head) if head.exists() else {})}
-
-
-def figures(config: TextConfig) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "pairs_per_second"} for row in rows]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -148,16 +98,6 @@ def test_a_killed_run_ends_with_the_same_bits_and_metrics(make_text, tmp_path, m
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert figures(whole) == figures(killed)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_accumulation_equals_one_big_batch(make_text, tmp_path, method):
-    plain: dict[str, Any] = {"training__steps": 2, "training__ema": None, "training__max_grad_norm": 1e9}
-    big = make_text(method, output=str(tmp_path / "big"), **plain)
-    small = make_text(method, output=str(tmp_path / "small"), training__batch_size=1, training__accumulation=4, **plain)
-    one, four = (run_text(config)["figures"] for config in (big, small))
-    for name in ("loss", "grad_norm", "eval/loss"):
-        assert one[name] == pytest.approx(four[name], rel=1e-3), name
 
 
 @pytest.mark.parametrize("method", ["sft", "kto"])
