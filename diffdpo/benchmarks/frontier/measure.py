@@ -50,11 +50,12 @@ def draw(
     seeds = [answer_seed("measured", seed, prompt, d) for prompt in prompts for d in range(draws)]
     written = ours.answers(asked, seeds)
     texts, tokens = [answer.text for answer in written], [answer.tokens for answer in written]
+    logps = ours.logps(tokens)
     return Drawn(
         draws,
         texts,
         [float(value) for value in reward(asked, texts)],
-        [own - ref for own, ref in zip(ours.logps(tokens), theirs.logps(tokens), strict=True)],
+        [own - ref for own, ref in zip(logps, logps if reference is policy else theirs.logps(tokens), strict=True)],
         [sequence.n_completion for sequence in tokens],
         [answer.ended for answer in written],
     )

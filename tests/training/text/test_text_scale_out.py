@@ -106,7 +106,7 @@ def test_every_method_learns_the_same_in_parts_and_on_two_processes(make, tmp_pa
         assert len(one) >= 3
         for name in ("parts", "two"):
             assert_alike(method, one, figures(make(method, name, 4)))
-    assert Path(f"{two['sft'].output}-filter").read_text() == "cpu\n"  # by one process for both
+    assert Path(f"{two['sft'].output}-filter").read_text() == "cpu:0\n"  # by one process for both
     assert len(list(Path(two["dpo"].data.cache).glob("*/rows-*.safetensors"))) == 4
 
 
