@@ -4,14 +4,15 @@
 
 `--demo` is what `diffdpo demo` left; its pairs are trained on. For every way and seed the held-out accuracy is taken
 every few steps, and told is after how many pairs it has reached a level for good measure: the median of three takings
-that follow each other. With --exact the result is also measured by the exact checker. It can be stopped and started
-again; each run is an ordinary `diffdpo train`.
+that follow each other. With --exact the checkpoints of those steps are measured by the exact checker too, on held-out
+captions. It can be stopped and started again; each run is an ordinary `diffdpo train`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -28,7 +29,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "stratified, antithetic": ("training.timesteps=stratified", "training.noise=antithetic"),
     "weighed by margin": ("data.margin_weight=linear",),
 }
-PLAIN = "uniform"
+BASE = "base"
 
 
 def main() -> None:
@@ -41,12 +42,17 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=10, metavar="N", help="steps between takings (default: 10)")
     parser.add_argument("--levels", type=float, nargs="+", default=[0.7, 0.75, 0.8], metavar="A")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: 1)")
-    parser.add_argument("--exact", action="store_true", help="measure each result by the exact checker too")
+    parser.add_argument("--exact", type=int, nargs="+", default=[], metavar="STEP", help="also draw from these")
+    parser.add_argument("--captions", type=int, default=320, metavar="N", help="drawn then (default: 320, all)")
+    parser.add_argument("--gains", type=float, nargs="+", default=[0.1, 0.15, 0.2], metavar="G", help="levels of those")
     parser.add_argument("--also", nargs="+", default=[], metavar="section.key=value", help="for all runs")
     args = parser.parse_args()
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = [(way, seed) for seed in args.seeds for way in args.ways]
         list(pool.map(lambda run: train(run[0], run[1], args), runs))
+        if args.exact:
+            measure("shapes", args.out / BASE, args)
+        list(pool.map(lambda run: draw(run[0], run[1], args), runs))
     for line in table(args):
         print(line)
 
@@ -62,14 +68,37 @@ def train(way: str, seed: int, args: argparse.Namespace) -> None:
         f"seed={seed}",
         f"training.steps={args.steps}",
         f"training.evaluate_every={args.every}",
+        *([] if not args.exact else _checkpoints(args)),
         held_out,
         *WAYS[way],
         *args.also,
     ]
     diffdpo(["train", str(ROOT / "configs" / "shapes_dpo.yaml"), *keys], folder, args.jobs)
-    if args.exact:
-        model = ["--model", str(folder / "tuned" / "model"), "--batch-size", "48", "--out", str(folder / "after")]
-        diffdpo(["bench", "shapes", *model], folder, args.jobs)
+
+
+def _checkpoints(args: argparse.Namespace) -> list[str]:
+    """Keys that keep a checkpoint of every step to draw from."""
+    every = math.gcd(*args.exact, args.steps)
+    return [f"training.checkpoint_every={every}", f"training.keep_checkpoints={args.steps // every}"]
+
+
+def draw(way: str, seed: int, args: argparse.Namespace) -> None:
+    folder = place(args.out, way, seed)
+    for step in args.exact:
+        model = folder / f"model-{step}"
+        if not model.exists():
+            where = ["--step", str(step), "--out", str(model)]
+            diffdpo(["export", str(folder / "tuned"), *where], folder, args.jobs)
+        measure(str(model), drawn(folder, step), args)
+
+
+def drawn(folder: Path, step: int) -> Path:
+    return folder / f"drawn-{step}"
+
+
+def measure(model: str, out: Path, args: argparse.Namespace) -> None:
+    how = ["--batch-size", "32", "--limit", str(args.captions), "--out", str(out)]
+    diffdpo(["bench", "shapes", "--model", model, *how], out.parent, args.jobs)
 
 
 def place(out: Path, way: str, seed: int) -> Path:
@@ -88,7 +117,9 @@ def diffdpo(command: Sequence[str], folder: Path, jobs: int) -> None:
 
 def table(args: argparse.Namespace) -> list[str]:
     """Of every way: pairs until each level, seed by seed, and what it ended with."""
-    head = [f"pairs until {level:.0%}" for level in args.levels] + ["accuracy at the end"] + ["exact"] * args.exact
+    head = [f"pairs until {level:.0%}" for level in args.levels] + ["accuracy at the end"]
+    if args.exact:
+        head += [*(f"pairs until +{gain:.0%} exact" for gain in args.gains), f"exact at step {args.exact[-1]}"]
     lines = [f"| way | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
     for way in args.ways:
         curves = [curve(place(args.out, way, seed) / "tuned" / "metrics.jsonl") for seed in args.seeds]
@@ -96,9 +127,17 @@ def table(args: argparse.Namespace) -> list[str]:
         cells = [_reached([first_reach(own, level) for own in curves], batch) for level in args.levels]
         cells.append(" ".join(f"{own[-1][1]:.1%}" for own in curves))
         if args.exact:
-            cells.append(" ".join(f"{exact(place(args.out, way, seed) / 'after'):.1%}" for seed in args.seeds))
+            before = exact(args.out / BASE)
+            gains = [_gains(place(args.out, way, seed), before, args) for seed in args.seeds]
+            cells += [_reached([first_reach(own, gain) for own in gains], batch) for gain in args.gains]
+            cells.append(" ".join(f"{before + own[-1][1]:.1%}" for own in gains))
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return lines
+
+
+def _gains(folder: Path, before: float, args: argparse.Namespace) -> list[tuple[int, float]]:
+    """(step, gain of the exact checker over the base)."""
+    return [(step, exact(drawn(folder, step)) - before) for step in args.exact]
 
 
 def curve(metrics: Path) -> list[tuple[int, float]]:

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from bench_convergence import WAYS, curve, first_reach, place, table
+from bench_convergence import WAYS, curve, drawn, first_reach, place, table
 
 
 def write(folder, accuracies):
@@ -26,8 +26,22 @@ def test_one_lucky_taking_reaches_nothing(tmp_path):
 def test_the_table_tells_pairs_seed_by_seed(tmp_path):
     for seed, accuracies in enumerate(([0.5, 0.8, 0.8], [0.5, 0.5, 0.5])):
         write(place(tmp_path, "uniform", seed), accuracies)
-    args = argparse.Namespace(out=tmp_path, seeds=[0, 1], ways=["uniform"], levels=[0.5, 0.8], exact=False)
+    args = argparse.Namespace(out=tmp_path, seeds=[0, 1], ways=["uniform"], levels=[0.5, 0.8], exact=[])
     assert table(args)[-1] == "| uniform | 0 (0 0) | - (640 never) | 80.0% 50.0% |"
+
+
+def test_exact_gains_are_over_the_base(tmp_path):
+    write(place(tmp_path, "uniform", 0), [0.5, 0.8])
+    drawings = {tmp_path / "base": [0, 1, 0, 1]}
+    drawings |= {
+        drawn(place(tmp_path, "uniform", 0), step): found for step, found in ((10, [0, 1, 0, 1]), (20, [1, 1, 0, 1]))
+    }
+    for folder, right in drawings.items():
+        folder.mkdir()
+        rows = [json.dumps({"parts": {"exact": value}}) for value in right]
+        (folder / "results.jsonl").write_text("\n".join(rows))
+    args = argparse.Namespace(out=tmp_path, seeds=[0], ways=["uniform"], levels=[0.5], exact=[10, 20], gains=[0.2, 0.3])
+    assert table(args)[-1] == "| uniform | 0 (0) | 80.0% | 640 (640) | - (never) | 75.0% |"
 
 
 def test_every_way_has_a_folder_of_its_own(tmp_path):
