@@ -24,6 +24,7 @@ def training_memory(config: ImageConfig, size: tuple[int, int]) -> dict[str, Any
     estimated without loading or fetching anything, and None where nothing is known of the model here.
 
     Args:
+        config: settled, see `training.image.fitting`.
         size: height and width of the images trained on, in pixels.
 
     Raises:
@@ -32,13 +33,13 @@ def training_memory(config: ImageConfig, size: tuple[int, int]) -> dict[str, Any
     from diffdpo.models.memory.architectures import architecture_of
     from diffdpo.models.memory.footprint import footprint
     from diffdpo.models.memory.weights import encoders_gb
-    from diffdpo.training.image.fitting import settle_checkpointing, tuning_of
+    from diffdpo.training.image.fitting import tuning_of
 
     path = config.model.path
     architecture, encoders = architecture_of(path), encoders_gb(path)
     if architecture is None:
         return {"memory_gb": None, "memory_parts_gb": None, "encoding_gb": None}
-    found = footprint(architecture, tuning_of(settle_checkpointing(config, size), size), path)
+    found = footprint(architecture, tuning_of(config, size), path)
     return {
         "memory_gb": found.total / 1e9,
         "memory_parts_gb": {name: value / 1e9 for name, value in found.parts.items()},

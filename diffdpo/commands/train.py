@@ -60,7 +60,9 @@ def show(result: dict[str, Any]) -> None:
         print(f"would train {result['model']} on {what} ({held_out} held out)")
         if "records" in result:
             print(f"read: {result['records']}; the longest sequence has {result['longest']} tokens")
-        print(f"steps: {result['steps']}, of {result['pairs_per_step']} {unit} each, into {result['output']}")
+        at_once = f"{result['batch_size']} at a time" + ", checkpointed" * result["gradient_checkpointing"]
+        each = f"{result['pairs_per_step']} {unit} each ({at_once})"
+        print(f"steps: {result['steps']}, of {each}, into {result['output']}")
         if "sample_every" in result:
             print(f"sample grids: {result['sample_images']} images every {result['sample_every']} steps")
         if "memory_parts_gb" in result:
@@ -108,6 +110,7 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
     from diffdpo.data.triplets import TripletStore
     from diffdpo.runs import check_claim
     from diffdpo.training.image.data_keys import pair_weights
+    from diffdpo.training.image.fitting import settle
     from diffdpo.training.image.inputs import run_settings, split_rows, trained_size
     from diffdpo.training.image.samples import sample_prompts
 
@@ -116,6 +119,7 @@ def _plan_images(config: ImageConfig) -> dict[str, Any]:
     pair_weights(store, train_rows, config.data)
     check_claim(config.output, "train", lambda: run_settings(config, store))
     size = trained_size(config, store)
+    config = settle(config, size)
     grids = {}
     if config.samples.every is not None:
         check_scorers(config.samples.scorers)
@@ -138,7 +142,9 @@ def _plan(config: ImageConfig | ScorerConfig | TextConfig) -> dict[str, Any]:
         "output": config.output,
         "steps": config.training.steps,
         "optimizer": config.training.optimizer,
-        "pairs_per_step": config.training.batch_size * config.training.accumulation,
+        "pairs_per_step": config.training.micro_batch * config.training.accumulation,
+        "batch_size": config.training.micro_batch,
+        "gradient_checkpointing": config.training.gradient_checkpointing,
     }
 
 

@@ -102,6 +102,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ImageTrainingConfig(TrainingConfig):
+    pairs_per_step: int | None = None
+    """Pairs per optimiser step, over all processes; `accumulation` follows from it. None: it follows from those two."""
     timesteps: Literal["uniform", "stratified"] = "uniform"
     """`uniform` draws every timestep for itself. `stratified` spreads them evenly over the pairs of a step, and over
     those of any steps that follow each other; what `timestep_power` says of their density still holds."""
@@ -115,6 +117,12 @@ class ImageTrainingConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range("training.prefetch", self.prefetch, 0, 64)
+        if self.pairs_per_step is not None:
+            in_range("training.pairs_per_step", self.pairs_per_step, 1, float("inf"))
+            if self.accumulation != 1:
+                raise UserError("training.accumulation: follows from training.pairs_per_step; leave one of them out")
+        elif self.batch_size == "auto":
+            raise UserError("training.batch_size: auto needs training.pairs_per_step, the pairs of a whole step")
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,9 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         in_range("seed", self.seed, 0, 2**31)
+        if self.training.batch_size == "auto" and (self.data.buckets or self.method == "kto"):
+            why = "data.buckets, whose order" if self.data.buckets else "method kto, whose reference point"
+            raise UserError(f"training.batch_size: auto cannot be had with {why} depends on it; say a number")
         if self.lora.rank and self.model.reference == "copy":
             raise UserError(
                 "model.reference: with a LoRA (lora.rank above 0) it is no copy; say model.reference=adapter"

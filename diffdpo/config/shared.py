@@ -13,8 +13,8 @@ from diffdpo.errors import UserError
 class TrainingConfig:
     steps: int
     """Optimiser steps."""
-    batch_size: int
-    """Pairs per process and micro-step."""
+    batch_size: int | Literal["auto"]
+    """Pairs per process and micro-step. `auto`, for image models: as many as fit into the memory."""
     learning_rate: float
     optimizer: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
     """`adamw8bit` keeps its moments in 8 bits (a GPU and the package bitsandbytes), `adafactor` one number per row
@@ -42,9 +42,10 @@ class TrainingConfig:
     adam_eps = 1e-8  # of AdamW, where a method has no key for it
 
     def __post_init__(self) -> None:
+        if self.batch_size != "auto":
+            in_range("training.batch_size", self.batch_size, 1, float("inf"))
         for name in (
             "steps",
-            "batch_size",
             "accumulation",
             "checkpoint_every",
             "keep_checkpoints",
@@ -61,8 +62,16 @@ class TrainingConfig:
         if self.ema is not None:
             in_range("training.ema", self.ema, 0, 1)
 
+    @property
+    def micro_batch(self) -> int:
+        """`batch_size`, once it is a number."""
+        assert isinstance(self.batch_size, int), "what a config leaves to the memory is settled before it is used"
+        return self.batch_size
+
     def refuse_auto(self, what: str) -> None:
         """Raise UserError if something is to be estimated that is only estimated for image models."""
+        if self.batch_size == "auto":
+            raise UserError(f"training.batch_size: auto cannot be had for {what}; say a number")
         if self.gradient_checkpointing == "auto":
             raise UserError(f"training.gradient_checkpointing: auto cannot be had for {what}; say true or false")
 

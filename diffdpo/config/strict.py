@@ -9,7 +9,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -48,10 +48,13 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{key}: a section of keys is wanted here, not {value!r}")
         return build(kind, value, f"{key}.")  # type: ignore[arg-type]
+    words: tuple[Any, ...] = ()
     if get_origin(kind) in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        kind = next(arm for arm in get_args(kind) if arm is not type(None))
+        arms = get_args(kind)
+        words = tuple(word for arm in arms if get_origin(arm) is Literal for word in get_args(arm))
+        if value in words or (value is None and type(None) in arms):
+            return value
+        kind = next(arm for arm in arms if arm is not type(None))
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{key}: a list is wanted here, such as [a, b], not {value!r}")
@@ -60,10 +63,11 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         if value not in get_args(kind):
             raise unknown(f"value of {key}:", str(value), map(str, get_args(kind)))
         return value
-    return _convert_scalar(value, kind, key)
+    return _convert_scalar(value, kind, key, words)
 
 
-def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
+def _convert_scalar(value: Any, kind: Any, key: str, words: Sequence[str] = ()) -> Any:
+    """A value of a plain type; `words` could have been in its place."""
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         number = _number(value)
         if number is not None and not math.isfinite(number):
@@ -79,7 +83,7 @@ def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
     elif kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
-    raise UserError(f"{key}: {wanted} is wanted here, not {value!r}")
+    raise UserError(f"{key}: {' or '.join([wanted, *words])} is wanted here, not {value!r}")
 
 
 def _number(value: float | str) -> float | None:

@@ -31,7 +31,7 @@ from diffdpo.runs import (
 from diffdpo.training.checkpoints import Checkpoint, newest, steps
 from diffdpo.training.guard import all_finite
 from diffdpo.training.loop import Outcome
-from diffdpo.training.shares import check_step, in_one
+from diffdpo.training.shares import Shares, check_step, in_one
 
 CONFIG = "config.json"
 """The whole config of a run, paths included, beside the manifest."""
@@ -129,15 +129,28 @@ def read_run(folder: Path, out: Path, step: int | None = None) -> tuple[dict[str
 
 def method_of(folder: Path) -> str | None:
     """The `method:` of a run's config; None where there is no config to read."""
-    return _key_of(folder, "method")
+    method: str | None = _key_of(folder, "method")
+    return method
 
 
 def modality_of(folder: Path) -> str:
     """`text` or `image`, which a run's config says or means."""
-    return _key_of(folder, "modality") or "image"
+    return str(_key_of(folder, "modality") or "image")
 
 
-def _key_of(folder: Path, key: str) -> str | None:
+def training_of(folder: Path) -> dict[str, Any]:
+    """The `training` section that a run was last started with, settled; empty where there is none to read."""
+    return dict(_key_of(folder, "training") or {})
+
+
+def record_shares(folder: Path, shares: Shares) -> None:
+    """Keep in a run's config how its steps are shared out from now on."""
+    config = read_json(folder / CONFIG)
+    training = {**config["training"], "batch_size": shares.size, "accumulation": shares.accumulation}
+    write_json(folder / CONFIG, {**config, "training": training})
+
+
+def _key_of(folder: Path, key: str) -> Any:
     path = folder / CONFIG
     return read_json(path).get(key) if path.is_file() else None
 

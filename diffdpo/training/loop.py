@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from diffdpo.models.protocol import trainable
 from diffdpo.progress import progress, say
 from diffdpo.training import checkpoints, optimizer_state
 from diffdpo.training.alarms import Alarms
+from diffdpo.training.gradient import StepGradient
 from diffdpo.training.guard import (
     LONGEST_ROW,
     LONGEST_ROW_FP16,
@@ -34,9 +35,10 @@ from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import make_order
 from diffdpo.training.processes import prepare
-from diffdpo.training.protocols import Announced, Bucketed, Ordered, Ordering, Recipe, Stateful, Uneven, Watch
+from diffdpo.training.protocols import Announced, Bucketed, Ordered, Ordering, Recipe, Stateful, Watch
+from diffdpo.training.room import Refit, refuse_full
 from diffdpo.training.sharding import copy_parts, gather_anew, gathered, local, put_back, whole
-from diffdpo.training.shares import check_step, dealt
+from diffdpo.training.shares import check_step
 from diffdpo.training.window import Window
 
 
@@ -61,6 +63,7 @@ def train(
     accelerator: Accelerator,
     undecayed: Sequence[nn.Parameter] = (),
     watch: Watch | None = None,
+    refit: Refit | None = None,
 ) -> Outcome:
     """Run a recipe to its last step, from the newest checkpoint if there is one.
 
@@ -72,11 +75,17 @@ def train(
         folder: the run's folder; `checkpoints/` and `metrics.jsonl` are written into it.
         undecayed: trained parameters that weight decay leaves alone.
         watch: called after step 0, before the first, and after every step for which it is due.
+        refit: given where micro-batches may become smaller when they do not fit into the memory, and told of it.
 
     Raises:
-        UserError: several steps one after the other, or the weights, were not finite.
+        UserError: several steps one after the other, or the weights, were not finite; or memory is full.
     """
-    return _Training(recipe, config, seed, run, folder, accelerator, undecayed, watch).to_the_end()
+    training = _Training(recipe, config, seed, run, folder, accelerator, undecayed, watch, refit)
+    try:
+        return training.to_the_end()
+    except RuntimeError as error:
+        refuse_full(error, training.gradient.shares, config)
+        raise
 
 
 class _Training:
@@ -90,6 +99,7 @@ class _Training:
         accelerator: Accelerator,
         undecayed: Sequence[nn.Parameter],
         watch: Watch | None = None,
+        refit: Refit | None = None,
     ) -> None:
         self.watch = watch
         self.recipe, self.config, self.run_name, self.accelerator = recipe, config, run, accelerator
@@ -99,11 +109,11 @@ class _Training:
         self.network, self.optimizer = prepare(accelerator, recipe.network, make_optimizer(config, groups))
         self.parameters = trainable(recipe.network)  # FSDP2 has put parted ones in place of those before
         self.average = None if config.ema is None else WeightAverage(self.parameters, config.ema)
-        self.share = config.batch_size * accelerator.num_processes
+        self.gradient = StepGradient(recipe, self.network, config, accelerator, refit)
+        shares = self.gradient.shares
         buckets = recipe.buckets if isinstance(recipe, Bucketed) else None
-        batch = self.share * config.accumulation
-        own = recipe.order(batch) if isinstance(recipe, Ordered) else None
-        self.order: Ordering = own or make_order(recipe.n_examples, buckets, batch, self.share, seed)
+        own = recipe.order(shares.step) if isinstance(recipe, Ordered) else None
+        self.order: Ordering = own or make_order(recipe.n_examples, buckets, shares.step, shares.together, seed)
         self.figures: dict[str, float] = {}
         longest_row = LONGEST_ROW if accelerator.scaler is None else LONGEST_ROW_FP16
         self.skips = Skips(min(longest_row, config.steps))
@@ -142,23 +152,16 @@ class _Training:
         return outcome
 
     def _step(self, step: int) -> dict[str, Tensor]:
-        """One optimiser step over `accumulation` micro-steps; every example weighs the same."""
+        """One optimiser step."""
         config, accelerator = self.config, self.accelerator
         rate = learning_rate(config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         places = self.order.at(step)
         if isinstance(self.recipe, Announced):
-            coming = self._mine(self.order.at(step + 1)) if step + 1 < config.steps else []
+            coming = self.gradient.mine(self.order.at(step + 1)) if step + 1 < config.steps else []
             self.recipe.announce(places, [example for micro in coming for example in micro])
-        totals: dict[str, Tensor] = {}
-        total_loss = torch.zeros((), device=accelerator.device)
-        for micro, examples in enumerate(self._mine(places)):
-            with nullcontext() if micro == config.accumulation - 1 else accelerator.no_sync(self.network):
-                loss, figures = self._micro_step(examples)
-            total_loss = total_loss + loss
-            for name, value in figures.items():
-                totals[name] = totals.get(name, 0) + value.detach() / config.accumulation
+        total_loss, totals = self.gradient.add_up(places)
         spoil_gradient(accelerator, total_loss, self.parameters)
         norm = whole(accelerator.clip_grad_norm_(self.parameters, config.max_grad_norm or math.inf))
         skipped = not_finite(norm)
@@ -168,28 +171,13 @@ class _Training:
             self.average.update(self.parameters, step)
         return {**totals, "grad_norm": norm, "lr": torch.tensor(rate), SKIPPED: skipped}
 
-    def _micro_step(self, examples: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the gradient of some examples to what is there; their loss, detached, and figures."""
-        with self.accelerator.autocast():
-            loss, figures = self.recipe.loss(self.network, examples)
-        self.accelerator.backward(loss / self.config.accumulation)
-        return loss.detach(), figures
-
-    def _mine(self, places: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
-        """This process's share of a step, by micro-steps."""
-        if isinstance(self.recipe, Uneven):
-            # The longest first: what does not fit shows at once, and later ones find memory of their size.
-            places = sorted(places, key=self.recipe.length, reverse=True)
-        accelerator = self.accelerator
-        return dealt(places, self.config.batch_size, accelerator.process_index, accelerator.num_processes)
-
     def _log(self, step: int, window: Window) -> None:
         means, skipped = window.means(self.accelerator)
         self.skips.count(step, skipped)
         if self.skips.total:
             means[SKIPPED] = self.skips.total
         seconds = time.monotonic() - window.began
-        means["pairs_per_second"] = window.steps * self.share * self.config.accumulation / seconds
+        means["pairs_per_second"] = window.steps * self.order.batch / seconds
         self._tell(step, means)
 
     def _tell(self, step: int, figures: dict[str, float]) -> None:

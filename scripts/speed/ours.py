@@ -89,7 +89,7 @@ class Ours:
         if self.workload.update:
             loss = self.training._step(number)["loss"]
         else:
-            loss = self.training._micro_step(self.bench.order.at(number))[0]
+            loss = self.training.gradient.add(self.bench.order.at(number))[0]
         return loss if self.has("metrics") else loss.item()
 
     def _config(self) -> DpoConfig:

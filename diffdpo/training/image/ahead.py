@@ -32,11 +32,19 @@ class Ahead(Generic[T]):
 
     def take(self, examples: Examples) -> T:
         """What `prepare` makes of these; then those that follow are begun, as many at a time."""
+        self._cut_anew(len(examples))
         made = self._found(examples)
         if made is None:
             made = self.prepare(examples)
         self._begin(len(examples))
         return made
+
+    def _cut_anew(self, size: int) -> None:
+        """Micro-batches of another size than is asked for from now on are again examples to come."""
+        while self._ready and len(self._ready[-1][0]) != size:
+            some, future = self._ready.pop()
+            future.cancel()
+            self._coming.extendleft(reversed(some))
 
     def _found(self, examples: Examples) -> T | None:
         """What is ready of these, with what was to come before them let go; None if they were not foreseen."""

@@ -1,11 +1,19 @@
-"""What a config leaves to the memory that is there."""
+"""What a config leaves to the memory that is there: the size of a micro-batch, and gradient checkpointing."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from diffdpo.config import ImageConfig
 from diffdpo.devices import pick_device
@@ -13,45 +21,107 @@ from diffdpo.errors import UserError
 from diffdpo.models.memory.architectures import architecture_of
 from diffdpo.models.memory.footprint import Tuning, footprint
 from diffdpo.progress import say
+from diffdpo.training import processes
+from diffdpo.training.folder import record_shares, training_of
+from diffdpo.training.shares import Shares
 
 USABLE = 0.85
 """Of a device's memory: what the estimate does not count is often a tenth and more."""
 
 
-def settle_checkpointing(config: ImageConfig, size: tuple[int, int]) -> ImageConfig:
-    """The config with `training.gradient_checkpointing: auto` decided; any other as it is.
+class Memory(NamedTuple):
+    """Bytes of a device."""
 
-    Decided by all the memory of the device, not by what is free of it, so that a run that goes on decides alike.
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a micro-step is computed, which moves what is learnt by rounding alone."""
+
+    pairs: int
+    checkpointing: bool
+
+
+def settle(config: ImageConfig, size: tuple[int, int], memory: Memory | None = None) -> ImageConfig:
+    """The config with each `auto` decided and `training.pairs_per_step` put into numbers; any other as it is.
+
+    A run that goes on keeps to what was decided for it, as long as the device has that much memory.
 
     Args:
         size: height and width of the images trained on, in pixels.
+        memory: None is this process's.
 
     Raises:
-        UserError: the model is of no shape that is known here.
+        UserError: the pairs of a step cannot be shared out evenly, or the model is of no shape that is known here.
     """
-    if config.training.gradient_checkpointing != "auto":
-        return config
-    plain = _with_checkpointing(config, False)
-    architecture = architecture_of(config.model.path)
-    if architecture is None:
+    training = config.training
+    step = pairs_of_a_process(config)
+    sizes = [n for n in range(1, step + 1) if step % n == 0] if training.batch_size == "auto" else [training.batch_size]
+    options = {"auto": (False, True), False: (False,), True: (True,)}[training.gradient_checkpointing]
+    way = Way(sizes[0], options[0])
+    if len(sizes) * len(options) > 1:
+        way = _decide(config, size, sizes, options, memory or memory_of(pick_device()))
+    return _by(config, way)
+
+
+def pairs_of_a_process(config: ImageConfig) -> int:
+    """Pairs of an optimiser step that each process computes.
+
+    Raises:
+        UserError: there is no such number, or `training.batch_size` does not go into it.
+    """
+    training, n = config.training, processes.count()
+    if training.pairs_per_step is None:
+        return training.micro_batch * training.accumulation
+    share, left = divmod(training.pairs_per_step, n)
+    if left:
         raise UserError(
-            f"training.gradient_checkpointing: auto cannot tell what {config.model.path} takes; say true or false"
+            f"training.pairs_per_step: {n} processes cannot share {training.pairs_per_step} evenly; "
+            f"say a multiple of {n}, or start another number of processes"
         )
-    needed = footprint(architecture, tuning_of(plain, size), config.model.path).total
-    there = USABLE * memory_of(pick_device())
-    fits = needed <= there
-    say(
-        f"gradient checkpointing {'off' if fits else 'on'}: about {needed / 1e9:.1f} of {there / 1e9:.1f} GB without it"
-    )
-    return plain if fits else _with_checkpointing(config, True)
+    if training.batch_size != "auto" and share % training.batch_size:
+        raise UserError(
+            f"training.batch_size: {training.batch_size} does not go into the {share} pairs that each process has in a "
+            "step (training.pairs_per_step); say a number that does, or auto"
+        )
+    return share
+
+
+def choose(sizes: Sequence[int], options: Sequence[bool], takes: Callable[[Way], float], room: float) -> Way:
+    """The way to compute a micro-step in `room` bytes.
+
+    Most pairs without checkpointing, if a single one fits so: it adds a forward pass to a forward and a backward one,
+    about a third of a step's time, in which larger micro-batches gain little once a few pairs keep the device busy.
+
+    Args:
+        sizes: of micro-batches, rising.
+        options: of checkpointing, the better first.
+        takes: bytes; more pairs take more.
+
+    Returns:
+        What fits, or else what takes least.
+    """
+    for checkpointing in options:
+        fitting = bisect_right(sizes, room, key=lambda pairs: takes(Way(pairs, checkpointing)))
+        if fitting:
+            return Way(sizes[fitting - 1], checkpointing)
+    return Way(sizes[0], options[-1])
+
+
+def refit(folder: Path, shares: Shares) -> None:
+    """What `train` is to do when the memory was full: say so, and have a run that goes on begin with it."""
+    say(f"the memory is full: from now on micro-batch {shares.size} (accumulation {shares.accumulation})")
+    record_shares(folder, shares)
 
 
 def tuning_of(config: ImageConfig, size: tuple[int, int]) -> Tuning:
-    """A config, as far as memory knows."""
+    """A settled config, as far as memory knows."""
     training = config.training
     sides = 1 if config.method == "sft" else 2  # losers are not trained on
     return Tuning(
-        images=sides * training.batch_size,
+        images=sides * training.micro_batch,
         size=size,
         lora_rank=config.lora.rank,
         copy=config.model.reference == "copy",
@@ -64,12 +134,55 @@ def tuning_of(config: ImageConfig, size: tuple[int, int]) -> Tuning:
     )
 
 
-def memory_of(device: str) -> int:
-    """All bytes of a device; of a CPU those of the machine."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory_of(device: str | torch.device) -> Memory:
+    """That of a GPU for this process; of a CPU the machine's, all of which counts as free."""
+    if torch.device(device).type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return Memory(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Memory(machine, machine)
 
 
-def _with_checkpointing(config: ImageConfig, on: bool) -> ImageConfig:
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, gradient_checkpointing=on))
+def least_memory(accelerator: Accelerator) -> Memory:
+    """The least that any process has; all of them must ask."""
+    free, total = zip(*gather_object([memory_of(accelerator.device)]), strict=True)
+    return Memory(min(free), min(total))
+
+
+def _decide(
+    config: ImageConfig, size: tuple[int, int], sizes: Sequence[int], options: Sequence[bool], memory: Memory
+) -> Way:
+    path = config.model.path
+    architecture = architecture_of(path)
+    if architecture is None:
+        auto = "batch_size" if len(sizes) > 1 else "gradient_checkpointing"
+        instead = "a number" if len(sizes) > 1 else "true or false"
+        raise UserError(f"training.{auto}: auto cannot tell what {path} takes; say {instead}")
+
+    @cache
+    def takes(way: Way) -> int:
+        return footprint(architecture, tuning_of(_by(config, way), size), path).total
+
+    # By all of the memory: what is free of it changes, and a run must go on as it began.
+    before = training_of(Path(config.output))
+    way = Way(before.get("batch_size", 0), before.get("gradient_checkpointing", False))
+    if way.pairs in sizes and way.checkpointing in options and takes(way) <= USABLE * memory.total:
+        return way
+    way = choose(sizes, options, takes, USABLE * memory.free)
+    settled = _by(config, way).training
+    say(
+        f"micro-batch {way.pairs} (accumulation {settled.accumulation}), gradient checkpointing "
+        f"{'on' if way.checkpointing else 'off'}: about {takes(way) / 1e9:.1f} of {memory.free / 1e9:.1f} GB"
+    )
+    return way
+
+
+def _by(config: ImageConfig, way: Way) -> ImageConfig:
+    training = dataclasses.replace(
+        config.training,
+        batch_size=way.pairs,
+        accumulation=pairs_of_a_process(config) // way.pairs,
+        gradient_checkpointing=way.checkpointing,
+        pairs_per_step=None,
+    )
+    return dataclasses.replace(config, training=training)

@@ -25,7 +25,7 @@ from diffdpo.training.folder import (
 )
 from diffdpo.training.image.card import Record, write_card
 from diffdpo.training.image.data_keys import encoding_settings, pair_weights
-from diffdpo.training.image.fitting import settle_checkpointing
+from diffdpo.training.image.fitting import least_memory, refit, settle
 from diffdpo.training.image.inputs import (
     cache_root,
     load_model,
@@ -66,7 +66,9 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
     check_optimizer(config.training.optimizer, accelerator.device)
     if config.training.compile and is_sharded():
         raise UserError("training.compile: cannot be had with parted weights (FSDP); leave the key out")
-    config = settle_checkpointing(config, trained_size(config, store))
+    may_refit = config.training.batch_size == "auto"
+    least = least_memory(accelerator)
+    config = of_the_main_process(accelerator, lambda: settle(config, trained_size(config, store), least))
     # Model and data first: a folder is only taken when nothing the user gave stands in the way.
     model = load_model(config, accelerator.device)
     cache = open_cache(config, store, model)
@@ -99,6 +101,7 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
             folder=folder,
             accelerator=accelerator,
             watch=watch,
+            refit=partial(refit, folder) if may_refit else None,
         )
 
     def export(folder: Path, outcome: Outcome) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def compute_table(
 ) -> ReferenceTable:
     """`model.reference: cached`: the pass over the pairs, beside the cached latents."""
     training = config.training
-    share = training.batch_size * accelerator.num_processes
+    share = training.micro_batch * accelerator.num_processes
     buckets = recipe.buckets
     identity = {
         **settings["content"],
@@ -171,6 +174,6 @@ def compute_table(
             training.steps,
             compute=recipe.compute_reference,
             compute_held_out=recipe.compute_held_out_reference,
-            batch_size=training.batch_size,
+            batch_size=training.micro_batch,
             accelerator=accelerator,
         )

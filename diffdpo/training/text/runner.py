@@ -155,7 +155,7 @@ def _use_cached(config: TextConfig, settings: dict[str, Any], recipe: TextRecipe
             cache_root(config),
             identity,
             len(recipe.examples),
-            partial(recipe.compute_reference, batch_size=config.training.batch_size),
+            partial(recipe.compute_reference, batch_size=config.training.micro_batch),
             accelerator=accelerator,
         )
 

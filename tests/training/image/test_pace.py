@@ -7,11 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffdpo.config import load_config
 from diffdpo.data.triplets import TripletStore
-from diffdpo.errors import UserError
 from diffdpo.models.registry import load_model
-from diffdpo.training.image import fitting
 from diffdpo.training.image.inputs import load_model as model_of
 from diffdpo.training.image.inputs import open_cache, run_settings, split_rows
 from diffdpo.training.image.methods import make_recipe
@@ -93,21 +90,3 @@ def test_policy_and_reference_are_compiled_alike(tiny_model, monkeypatch, rank):
     assert torch.equal(compiled.reference()(*inputs), expected)
     assert sorted(called) == blocks
     assert list(compiled.network.state_dict()) == list(plain.network.state_dict())
-
-
-@pytest.mark.parametrize(("there", "expected"), [(10**12, False), (10**5, True)])
-def test_checkpointing_is_settled_by_the_memory_that_is_there(make_config, monkeypatch, there, expected):
-    monkeypatch.setattr(fitting, "memory_of", lambda device: there)
-    config = make_config(training__gradient_checkpointing="auto")
-    assert fitting.settle_checkpointing(config, (16, 16)).training.gradient_checkpointing is expected
-
-
-def test_checkpointing_cannot_be_settled_for_a_model_of_unknown_shape(make_config):
-    config = make_config(training__gradient_checkpointing="auto", model__path="somebody/something")
-    with pytest.raises(UserError, match="auto cannot tell what somebody/something takes; say true or false"):
-        fitting.settle_checkpointing(config, (512, 512))
-
-
-def test_text_has_no_auto():
-    with pytest.raises(UserError, match="auto cannot be had for text"):
-        load_config(Path("configs/text_dpo.yaml"), ["training.gradient_checkpointing=auto"])

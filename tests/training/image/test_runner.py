@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file
 
 from diffdpo.errors import UserError
@@ -169,13 +170,22 @@ def test_bf16_starts_at_ln_2_in_training_and_evaluation(make_config, tmp_path):
     assert next(row["loss"] for row in rows if "loss" in row) == pytest.approx(0.693147, abs=5e-7)
 
 
-def test_gradient_checkpointing_changes_no_figure(make_config, tmp_path):
-    runs = [
-        make_config(output=str(tmp_path / str(on)), training__gradient_checkpointing=on, training__steps=2)
-        for on in (False, True)
-    ]
-    plain, checkpointed = (run_images(config)["figures"]["loss"] for config in runs)
-    assert plain == pytest.approx(checkpointed, rel=1e-4)
+def test_gradient_checkpointing_computes_blocks_again_and_changes_no_figure(make_config, tmp_path, monkeypatch):
+    calls, forward = [], ResnetBlock2D.forward
+
+    def counted(self, *inputs, **keywords):
+        calls[-1] += torch.is_grad_enabled()
+        return forward(self, *inputs, **keywords)
+
+    monkeypatch.setattr(ResnetBlock2D, "forward", counted)
+    losses = []
+    for on in (False, True):
+        calls.append(0)
+        config = make_config(output=str(tmp_path / str(on)), training__gradient_checkpointing=on, training__steps=2)
+        losses.append(run_images(config)["figures"]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    plain, checkpointed = calls
+    assert 1.5 * plain < checkpointed <= 2 * plain
 
 
 def test_newest_checkpoint_is_exported(make_config, tmp_path):
