@@ -8,6 +8,7 @@ from torch import nn
 
 from diffdpo.config import TrainingConfig
 from diffdpo.errors import UserError
+from diffdpo.training import room
 from diffdpo.training.loop import train
 from diffdpo.training.processes import new_accelerator
 from diffdpo.training.shares import Shares
@@ -100,6 +101,13 @@ def test_single_examples_cannot_become_smaller(tmp_path):
     with pytest.raises(UserError, match="the memory is full with 1 at a time"):
         fit(tmp_path, Narrow(0), 3, 4, refit=told.append)
     assert told == [Shares(1, 12)]
+
+
+def test_several_processes_are_told_what_to_start_with():
+    """The others wait in a step that the one without memory has left."""
+    config = TrainingConfig(1, 4, 1e-2)
+    with pytest.raises(UserError, match=r"with 4 at a time; try training\.batch_size=2"):
+        room.smaller(torch.OutOfMemoryError("full"), Shares(4, 1, count=2), config, refit=lambda shares: None)
 
 
 @pytest.mark.parametrize(("words", "kind"), [("can't allocate memory", UserError), ("shapes differ", RuntimeError)])

@@ -155,9 +155,10 @@ def _decide(
     path = config.model.path
     architecture = architecture_of(path)
     if architecture is None:
-        auto = "batch_size" if len(sizes) > 1 else "gradient_checkpointing"
-        instead = "a number" if len(sizes) > 1 else "true or false"
-        raise UserError(f"training.{auto}: auto cannot tell what {path} takes; say {instead}")
+        auto = {"batch_size": "a number"} if len(sizes) > 1 else {}
+        auto |= {"gradient_checkpointing": "true or false"} if len(options) > 1 else {}
+        keys, instead = " and training.".join(auto), " and ".join(auto.values())
+        raise UserError(f"training.{keys}: auto cannot tell what {path} takes; say {instead}")
 
     @cache
     def takes(way: Way) -> int:

@@ -184,9 +184,9 @@ def test_methods_that_have_no_auto():
         ({"training__pairs_per_step": 6}, 1, "batch_size: 4 does not go into the 6 pairs"),
         ({**AUTO, "model__path": "some/thing"}, 1, "batch_size: auto cannot tell what some/thing takes; say a number"),
         (
-            {"training__gradient_checkpointing": "auto", "model__path": "some/thing"},
+            {**AUTO, "training__gradient_checkpointing": "auto", "model__path": "some/thing"},
             1,
-            "gradient_checkpointing: auto cannot tell what some/thing takes; say true or false",
+            "batch_size and training.gradient_checkpointing: auto cannot .* some/thing takes; say a number and true or",
         ),
     ],
 )
