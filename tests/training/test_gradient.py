@@ -60,11 +60,15 @@ def fit(folder, network, size=12, accumulation=1, refit=None, **keys):
     return train(Fit(network), config, seed=0, run="r", folder=folder, accelerator=accelerator, refit=refit)
 
 
-@pytest.mark.parametrize("since", [0, 2], ids=["first step", "third step"])
-def test_a_step_that_does_not_fit_is_done_in_smaller_parts_to_the_same_end(tmp_path, since):
+@pytest.mark.parametrize(
+    ("size", "since"),
+    [(12, 0), (12, 2), (6, 1)],
+    ids=["first step", "third step", "second micro-step"],  # when some of the gradient is there already
+)
+def test_a_step_that_does_not_fit_is_done_in_smaller_parts_to_the_same_end(tmp_path, size, since):
     told = []
-    shrunk = fit(tmp_path / "shrunk", Narrow(3, since), refit=told.append)
-    assert told == [Shares(6, 2), Shares(3, 4)]
+    shrunk = fit(tmp_path / "shrunk", Narrow(3, since), size, 12 // size, refit=told.append)
+    assert told == [Shares(6, 2), Shares(3, 4)][12 // size - 1 :]
     assert shrunk.figures["size"] == 3
     whole = fit(tmp_path / "whole", Narrow(12))
     for ours, theirs in zip(shrunk.weights, whole.weights, strict=True):
