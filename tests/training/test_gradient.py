@@ -11,7 +11,7 @@ from diffdpo.errors import UserError
 from diffdpo.training import room
 from diffdpo.training.loop import train
 from diffdpo.training.processes import new_accelerator
-from diffdpo.training.shares import Shares
+from diffdpo.training.shares import Shares, dealt
 
 
 class Narrow(nn.Module):
@@ -126,9 +126,9 @@ def test_every_example_is_somebodys_however_a_step_is_shared_out():
     sizes = []
     while shares:
         sizes.append(shares.size)
-        dealt = [Shares(shares.size, shares.accumulation, 2, index).mine(places) for index in range(2)]
-        assert [len(micro) for own in dealt for micro in own] == [shares.size] * 2 * shares.accumulation
-        assert sorted(one for own in dealt for micro in own for one in micro) == places
+        shared = [dealt(places, shares.size, index, 2) for index in range(2)]
+        assert [len(micro) for own in shared for micro in own] == [shares.size] * 2 * shares.accumulation
+        assert sorted(one for own in shared for micro in own for one in micro) == places
         assert shares.step == 24
         shares = shares.smaller()
     assert sizes == [12, 6, 3, 1]
