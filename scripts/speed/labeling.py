@@ -6,7 +6,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,9 +36,8 @@ class Source:
     settings: dict[str, Any] = field(default_factory=dict)
     drawn: list[Image.Image] = field(default_factory=list)
 
-    @property
-    def batch_size(self) -> int:
-        return self.sampling.batch_size
+    def __post_init__(self) -> None:
+        self.batch_size = self.sampling.batch_size
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         images = generate(self.pipeline, prompts, seeds, self.sampling)
@@ -157,26 +156,26 @@ class OneByOne:
         self.judge, self.name, self.scale, self.settings = judge, judge.name, judge.scale, judge.settings
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> torch.Tensor:
-        return one_by_one(self.judge, list(prompts), list(images)).cpu()
+        scores: torch.Tensor = one_by_one(self.judge, list(prompts), list(images))
+        return scores.cpu()
 
 
 def changes(bench: Bench, *, compiled: bool) -> dict[str, Change]:
     """What ours can do without, or with, on this device: each alone."""
-    half = bench.source.pipeline.dtype != torch.float32
+    pipeline = bench.source.pipeline
     found: dict[str, Change] = {
-        "one image drawn at a time": lambda bench: _put(
-            bench.source, "sampling", replace(bench.source.sampling, batch_size=1)
-        ),
-        "guidance in two passes": two_passes,
+        "one image drawn at a time": lambda bench: _put(bench.source, "batch_size", 1),
         "autoencoder sliced": sliced,
         "scored one by one": lambda bench: _put(bench, "judges", [OneByOne(judge) for judge in bench.judges]),
         "without overlap" if bench.source.apart else "with overlap": lambda bench: _put(
             bench.source, "apart", not bench.source.apart
         ),
     }
-    if half:
+    if hasattr(pipeline, "unet") and bench.source.sampling.guidance > 1:
+        found["guidance in two passes"] = two_passes
+    if pipeline.dtype != torch.float32:
         found["without channels_last"] = contiguous
-    else:
+    if pipeline.device.type == "cpu":
         found["the library's own attention"] = lambda bench: _put(
             drawing, "attention_kernel", lambda *arguments: nullcontext()
         )
