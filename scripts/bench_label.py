@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from speed.changes import changes
 from speed.clock import Times, median_ratio, take_turns
-from speed.labeling import Bench, Ours, Plain, changes
+from speed.labeling import Bench, Ours, Plain
 from speed.machine import machine
 
 from diffdpo.devices import pick_dtype

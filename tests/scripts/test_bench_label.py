@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from bench_label import main, open_bench, parser
-from speed.labeling import Ours, changes, contiguous, two_passes
+from speed.changes import changes, contiguous, two_passes
+from speed.labeling import Ours
 
 
 @pytest.fixture(scope="module")
