@@ -161,7 +161,7 @@ def one_by_one(scorer: Any, prompts: list[str], images: list[Any]) -> Any:
     found = []
     with torch.inference_mode():
         for prompt, image in zip(prompts, images, strict=True):
-            features = scorer.features(scorer.prepare(to_rgb(image))[None])
+            features = scorer.features(scorer.prepare(to_rgb(image))[None].to(scorer.device))
             found.append(scorer.compare(features, scorer.encode([prompt])))
     return torch.cat(found)
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from speed.clock import Times, Way, forget_peak, median_ratio, peak_bytes, take_turns
 from speed.flops import Parts, count_parts
+from speed.machine import machine
 from speed.models import MODELS
 from speed.official import Official
 from speed.ours import DEFAULT, EXTRA, Ours
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         found = {"flops_per_pair": dataclasses.asdict(parts)}
         if not args.count:
             found |= measure(workload, parts, args)
-    result = {"workload": dataclasses.asdict(workload), "machine": machine(workload), **found}
+    result = {"workload": dataclasses.asdict(workload), "machine": machine(workload.device), **found}
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
@@ -278,23 +279,6 @@ def peak_of(workload: Workload, name: str) -> float:
         forget_peak(workload.device)
         way.step(0)
         return (peak_bytes(workload.device) - before) / 1e9
-
-
-def machine(workload: Workload) -> dict[str, Any]:
-    import diffusers
-
-    name = torch.cuda.get_device_name() if workload.device == "cuda" else cpu_name()
-    return {
-        "device": name,
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def tell(line: str) -> None:

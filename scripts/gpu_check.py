@@ -18,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bench_label
 import bench_train
 import torch
 from speed.clock import forget_peak, peak_bytes, wait_for
-from speed.models import random_model
+from speed.machine import machine
 from speed.ours import Ours
 from speed.workload import Bench, Workload
 
@@ -221,25 +222,14 @@ def growth(place: Place) -> dict[str, Any]:
     return _bench(place, place.model, "1", ["--growth", *sizes], rounds="1")
 
 
-def drawing(place: Place) -> dict[str, Any]:
-    """Images per second while labelling: batches through `sampling.generate`, against one prompt at a time."""
-    from diffdpo.models.sampling import Sampling, generate
-
-    model = random_model(place.model, device=place.device)
-    pipeline = model.pipeline.to(dtype=torch.float32 if place.tiny else torch.float16)
-    pipeline.set_progress_bar_config(disable=True)
-    count, steps = (2, 2) if place.tiny else (16, 25)
-    prompts, seeds = [f"a red circle left of {number} blue squares" for number in range(count)], list(range(count))
-    sampling = Sampling(steps=steps, guidance=7.5, batch_size=count)
-
-    def plain() -> None:
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            generator = torch.Generator(place.device).manual_seed(seed)
-            pipeline(prompt, generator=generator, num_inference_steps=steps, guidance_scale=7.5)
-
-    batched = _seconds(place, lambda: generate(pipeline, prompts, seeds, sampling), 1)
-    one_by_one = _seconds(place, plain, 1)
-    return {"images": count, "steps": steps, "batched": count / batched, "one_by_one": count / one_by_one}
+def labelling(place: Place) -> dict[str, Any]:
+    """Images per second drawn, scored, paired and written, against a loop over the plain pipeline."""
+    prompts, candidates, steps = ("2", "2", "2") if place.tiny else ("16", "4", "25")
+    return bench_label.main(
+        ["--model", place.model, "--device", place.device, "--precision", "fp32" if place.tiny else "fp16",
+         "--prompts", prompts, "--candidates", candidates, "--steps", steps, "--guidance", "7.5",
+         "--batch-size", "16", "--without", "overlap", "--rounds", "1" if place.tiny else "2"]
+    )  # fmt: skip
 
 
 def text(place: Place) -> dict[str, Any]:
@@ -267,7 +257,7 @@ def text(place: Place) -> dict[str, Any]:
 CHECKS: dict[str, Callable[[Place], dict[str, Any]]] = {
     check.__name__: check
     for check in (
-        matmul, first_loss, host_syncs, bf16_loss, step_sd15, memory, fp16_scaler, step_sdxl, text, drawing, growth,
+        matmul, first_loss, host_syncs, bf16_loss, step_sd15, memory, fp16_scaler, step_sdxl, text, labelling, growth,
         compiled,
     )
 }  # fmt: skip
@@ -346,7 +336,7 @@ def main(argv: list[str] | None = None) -> None:
         "check": args.check,
         "what": (CHECKS[args.check].__doc__ or "").strip(),
         "tiny": args.tiny,
-        "machine": bench_train.machine(place.workload()),
+        "machine": machine(place.device),
         "seconds": time.perf_counter() - start,
         **found,
     }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffdpo.models.sampling import Sampling
 
 HELP = "make one image per prompt, or answers with a language model"
-IMAGE_DEFAULTS = {"steps": 50, "guidance": 7.5, "size": None}
+IMAGE_DEFAULTS = {"steps": 50, "guidance": 7.5, "size": None, "compile": False}
 """Of the options that a language model has no use for."""
 
 
@@ -53,6 +53,9 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, model: str) -> None
         default="auto",
         help="fp32, bf16, fp16 of the model (default: fp16 on a CUDA GPU, else fp32)",
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="let torch compile the model's blocks, in minutes; meant for a GPU"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing, write nothing")
 
 
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return run_text(args)
     _settle(args, IMAGE_DEFAULTS, TEXT_DEFAULTS, "an image model")
     prompts = read_prompts(args.prompts, keep_duplicates=True)
-    source = make_source(args, sampling_of(args))
+    source = make_source(args, sampling_of(args), compiled=args.compile)
     if args.dry_run:
         state = check_claim(args.out, "generate", lambda: generate_settings(prompts, source.expected(), args.seed))
         return {
@@ -120,7 +123,7 @@ def sampling_of(args: argparse.Namespace) -> Sampling:
     return Sampling(args.steps, args.guidance, args.size, args.batch_size)
 
 
-def make_source(args: argparse.Namespace, sampling: Sampling) -> ModelImages:
+def make_source(args: argparse.Namespace, sampling: Sampling, *, compiled: bool = False) -> ModelImages:
     """The images that the arguments ask for. Nothing is opened yet.
 
     Raises:
@@ -133,6 +136,6 @@ def make_source(args: argparse.Namespace, sampling: Sampling) -> ModelImages:
     path = resolve_model(args.model)
     device = pick_device(args.device)
     dtype = pick_dtype(args.precision, device)
-    source = ModelImages(args.model, sampling, lora=args.lora, path=path, device=device, dtype=dtype)
+    source = ModelImages(args.model, sampling, lora=args.lora, path=path, device=device, dtype=dtype, compiled=compiled)
     source.where()
     return source

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     check_combination(how.combine, how.weights, len(args.scorer))
     prompts = read_prompts(args.prompts)
-    source = make_source(args, sampling_of(args))
+    source = make_source(args, sampling_of(args), compiled=args.compile)
     if args.dry_run:
         return _plan(args, prompts, how, source)
     judges = load_scorers(args.scorer, source.device)

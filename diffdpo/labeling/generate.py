@@ -43,6 +43,11 @@ class ImageSource(Protocol):
         """All that decides an image beside prompt and seed, in JSON values."""
         ...
 
+    @property
+    def apart(self) -> bool:
+        """Whether one thread may draw while another scores: it pays, and moves no bit of either."""
+        ...
+
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """An image for each (prompt, seed)."""
         ...
@@ -60,9 +65,10 @@ class ModelImages:
         path: str | None = None,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
         """`model`: a folder or hub name. `path`: where it really is, when `model` is a short name for it."""
-        self._model, self._lora = path or model, lora
+        self._model, self._lora, self._compiled = path or model, lora, compiled
         self._sampling, self._dtype, self.device = sampling, dtype, device
         self.batch_size = sampling.batch_size
         self.name = " + ".join(_short(part) for part in (model, lora) if part)
@@ -86,6 +92,7 @@ class ModelImages:
             "batch_size": self._sampling.batch_size,
             "device": self.device.partition(":")[0],
             "dtype": str(self._dtype or "torch.float32").removeprefix("torch."),
+            **({"compile": True} if self._compiled else {}),  # a folder says nothing of what it did not use
         }
 
     def where(self) -> str:
@@ -108,19 +115,36 @@ class ModelImages:
 
         return weights_gb(self._model, self._dtype or torch.float32)
 
+    @property
+    def apart(self) -> bool:
+        """On a CUDA GPU, where nothing is drawn in float32.
+
+        Scorers turn TF32 off while they compute, and do so for the whole process. A CPU's attention kernel holds for
+        the whole process as well, and either would take the cores from the other.
+        """
+        from diffdpo.models.sampling import computes_in_half
+
+        return self.device.startswith("cuda") and computes_in_half(self._pipeline)
+
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         from diffdpo.models.sampling import generate
+        from scorers.compiled import plain_compile_errors
 
-        return generate(self._pipeline, prompts, seeds, self._sampling)
+        with plain_compile_errors():
+            return generate(self._pipeline, prompts, seeds, self._sampling)
 
     @cached_property
     def _pipeline(self) -> DiffusionPipeline:
         import torch
 
-        from diffdpo.models.sampling import load_pipeline
+        from diffdpo.models.compiled import compile_blocks
+        from diffdpo.models.sampling import denoiser, load_pipeline
 
         dtype = self._dtype or torch.float32
-        return load_pipeline(self._model, lora=self._lora, device=self.device, dtype=dtype)
+        pipeline = load_pipeline(self._model, lora=self._lora, device=self.device, dtype=dtype)
+        if self._compiled:
+            compile_blocks(denoiser(pipeline))
+        return pipeline
 
 
 def identity(model: str, file: str) -> dict[str, str]:

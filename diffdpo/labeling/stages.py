@@ -7,29 +7,28 @@ is done. So a run that was killed, at any moment, goes on where it was and leave
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from diffdpo.data.png import encode_png
 from diffdpo.data.prompts import Prompt
-from diffdpo.data.triplets import Pair, Score, TripletStore, read_scores, write_pairs, write_scores
+from diffdpo.data.triplets import TripletStore, read_scores
 from diffdpo.errors import UserError, unknown
 from diffdpo.labeling.agreement import agreement
-from diffdpo.labeling.generate import ImageSource, image_seed, prompts_hash
-from diffdpo.labeling.pair import COMBINATIONS, STRATEGIES, check_combination, preferences
-from diffdpo.labeling.score import score_images
-from diffdpo.progress import Advance, progress, say
-from diffdpo.runs import claimed, write_bytes
+from diffdpo.labeling.generate import ImageSource, prompts_hash
+from diffdpo.labeling.overlap import ahead
+from diffdpo.labeling.pair import COMBINATIONS, STRATEGIES, check_combination
+from diffdpo.labeling.shards import batches, candidates_of, count_batches, is_done, write_shard
+from diffdpo.progress import progress, say
+from diffdpo.runs import claimed
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from scorers.base import Scorer
 
 
@@ -48,7 +47,8 @@ class Labeling:
     min_margin: float = 0.0
     """Pairs closer than this are left out; see `pair.combine` for the unit."""
     shard_size: int = 64
-    """Prompts per shard: what a killed run loses at most, and what is in memory at once."""
+    """Prompts per shard: what is in memory at once, and the next one with it where `ImageSource.apart`;
+    what a killed run loses at most, likewise."""
     keep_images: bool = False
     """Keep every candidate as a PNG below `images/`, not only those of the pairs."""
     combine: str = "weighted"
@@ -67,19 +67,6 @@ class Labeling:
             raise UserError(f"shard size: at least 1 prompt, not {self.shard_size}")
         if not self.min_margin >= 0:
             raise UserError(f"min margin: at least 0, not {self.min_margin}")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One image of a prompt."""
-
-    prompt: Prompt
-    number: int
-    seed: int
-
-    @property
-    def id(self) -> str:
-        return f"{self.prompt.id}-{self.number}"
 
 
 def label(
@@ -112,35 +99,6 @@ def label(
         if run.state != "complete":
             run.finish(results)
     return results
-
-
-def label_shard(
-    shard: int,
-    prompts: Sequence[Prompt],
-    out: Path,
-    source: ImageSource,
-    judges: Sequence[Scorer],
-    how: Labeling,
-    advance: Advance,
-) -> None:
-    """Generate, score, pair and write the prompts of one shard. `advance` is told the images made."""
-    candidates = [
-        Candidate(prompt, number, image_seed(how.seed, prompt.id, number))
-        for prompt in prompts
-        for number in range(how.candidates)
-    ]
-    images = list(_drawn(candidates, source, advance))
-    texts = [candidate.prompt.text for candidate in candidates]
-    scores = score_images(judges, texts, images)
-    png = cache(lambda index: encode_png(images[index]))
-    if how.keep_images:
-        (out / "images").mkdir(exist_ok=True)
-        for index, candidate in enumerate(candidates):
-            write_bytes(out / "images" / f"{candidate.id}.png", png(index))
-    deciding = judges[:1] if how.combine == "first" else judges
-    labeler = "+".join(judge.name for judge in deciding)
-    write_pairs(out, shard, _pairs(candidates, png, scores, how, source.name, labeler))
-    write_scores(out, shard, _score_rows(candidates, judges, scores))
 
 
 def summary(out: str | Path, *, unfinished: bool = False) -> dict[str, Any]:
@@ -189,7 +147,7 @@ def _make_shards(
     prompts: Sequence[Prompt], out: Path, source: ImageSource, judges: Sequence[Scorer], how: Labeling
 ) -> None:
     shards = [prompts[start : start + how.shard_size] for start in range(0, len(prompts), how.shard_size)]
-    missing = [shard for shard in range(len(shards)) if not _done(out, shard)]
+    missing = [shard for shard in range(len(shards)) if not is_done(out, shard)]
     if not missing:
         return
     total = len(prompts) * how.candidates
@@ -197,11 +155,24 @@ def _make_shards(
     if len(missing) < len(shards):
         say(f"{out}: going on; {len(shards) - len(missing)} of {len(shards)} shards are there")
     began = time.monotonic()
-    with progress("labeling", total, done=total - to_make) as advance:
+    with progress("labeling", total, done=total - to_make) as advance, _drawn(shards, missing, source, how) as drawn:
         for shard in missing:
-            label_shard(shard, shards[shard], out, source, judges, how, advance)
+            candidates = candidates_of(shards[shard], how)
+            images: list[Image.Image] = []
+            for batch in islice(drawn, count_batches(len(candidates), source)):
+                images += batch
+                advance(len(batch))
+            write_shard(shard, candidates, images, out, judges, how, source.name)
     seconds = time.monotonic() - began
     say(f"{to_make} images in {seconds:.0f} s: {to_make / max(seconds, 1e-9):.2f} images/s")
+
+
+def _drawn(
+    shards: Sequence[Sequence[Prompt]], missing: Sequence[int], source: ImageSource, how: Labeling
+) -> AbstractContextManager[Iterator[list[Image.Image]]]:
+    """The batches of the missing shards; those of a whole shard wait at most while another is scored and written."""
+    most = count_batches(how.shard_size * how.candidates, source) if len(missing) > 1 and source.apart else 0
+    return ahead(batches((candidates_of(shards[shard], how) for shard in missing), source), most)
 
 
 def _why_none(how: Labeling, prompts: int) -> str:
@@ -209,58 +180,3 @@ def _why_none(how: Labeling, prompts: int) -> str:
         why = "the scorers disagree on every two candidates, or the min margin is too high"
         return f"in all {prompts} prompts {why}; combine them in another way"
     return f"the margins of all {prompts} prompts are below the min margin {how.min_margin}; lower it"
-
-
-def _done(out: Path, shard: int) -> bool:
-    return all((out / f"{kind}-{shard:05d}.parquet").exists() for kind in ("part", "scores"))
-
-
-def _drawn(candidates: Sequence[Candidate], source: ImageSource, advance: Advance) -> Iterator[Image.Image]:
-    """Batches end with the shard, so that what is in a batch never depends on where a run was killed."""
-    for start in range(0, len(candidates), source.batch_size):
-        batch = candidates[start : start + source.batch_size]
-        yield from source([one.prompt.text for one in batch], [one.seed for one in batch])
-        advance(len(batch))
-
-
-def _pairs(
-    candidates: Sequence[Candidate],
-    png: Callable[[int], bytes],
-    scores: NDArray[np.float64],
-    how: Labeling,
-    model: str,
-    labeler: str,
-) -> list[Pair]:
-    """The candidate with the lower number is always the first: which side wins is chance."""
-    per_prompt = scores.reshape(len(scores), -1, how.candidates)
-    pairs = []
-    for preference in preferences(per_prompt, how.pairs, how.min_margin, how.combine, how.weights):
-        first, second = (preference.prompt * how.candidates + n for n in (preference.first, preference.second))
-        prompt = candidates[first].prompt
-        label_0, label_1 = preference.labels
-        pairs.append(
-            Pair(
-                caption=prompt.text,
-                jpg_0=png(first),
-                jpg_1=png(second),
-                label_0=label_0,
-                label_1=label_1,
-                pair_id=f"{prompt.id}-{preference.first}-{preference.second}",
-                prompt_id=prompt.id,
-                model_0=model,
-                model_1=model,
-                seed_0=candidates[first].seed,
-                seed_1=candidates[second].seed,
-                labeler=labeler,
-                margin=abs(preference.margin),
-            )
-        )
-    return pairs
-
-
-def _score_rows(candidates: Sequence[Candidate], judges: Sequence[Scorer], scores: NDArray[np.float64]) -> list[Score]:
-    return [
-        Score(candidate.id, judge.name, float(score), candidate.prompt.text, candidate.seed)
-        for judge, row in zip(judges, scores, strict=True)
-        for candidate, score in zip(candidates, row, strict=True)
-    ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from diffdpo.errors import UserError
 from diffdpo.models.attention import attention_kernel
@@ -172,11 +173,27 @@ def check_fits(pipeline: DiffusionPipeline, sampling: Sampling) -> None:
         raise UserError(f"--size {sampling.size}: this model draws multiples of {edge} pixels; {near} is the nearest")
 
 
+def denoiser(pipeline: DiffusionPipeline) -> nn.Module:
+    """The network that is called in every step."""
+    network: nn.Module = getattr(pipeline, "unet", None) or pipeline.transformer
+    return network
+
+
+def computes_in_half(pipeline: DiffusionPipeline) -> bool:
+    """Whether nothing is computed in float32.
+
+    SDXL decodes in float32 where it was loaded in float16, unless its autoencoder says that it need not.
+    """
+    networks = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    vae = pipeline.vae
+    upcast = hasattr(pipeline, "upcast_vae") and vae.dtype == torch.float16 and vae.config.force_upcast
+    return not upcast and all(weight.dtype != torch.float32 for part in networks for weight in part.parameters())
+
+
 def _latent_pixels(pipeline: DiffusionPipeline, size: int | None) -> int:
     factor = pipeline.vae_scale_factor
-    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
     # Flux's network has no size of its own, its pipeline has a default.
-    own = getattr(denoiser.config, "sample_size", None) or pipeline.default_sample_size
+    own = getattr(denoiser(pipeline).config, "sample_size", None) or pipeline.default_sample_size
     return int(size // factor if size else own) ** 2
 
 

@@ -56,6 +56,7 @@ class FlatImages:
 
     name = "flat"
     batch_size = 3
+    apart = False
 
     def __init__(self, **settings: Any) -> None:
         self.settings = {"model": "flat", "steps": 2, **settings}

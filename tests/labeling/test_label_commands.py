@@ -11,7 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch._dynamo.exc import BackendCompilerFailed
 
 from diffdpo.commands import generate, label
 from diffdpo.data.triplets import TripletStore
@@ -278,3 +282,52 @@ def test_a_dry_run_of_generate_compares_with_the_folder_that_is_there(tmp_path: 
     assert run(generate, *words, "--out", tmp_path / "out", "--dry-run")["state"] == "complete"
     with pytest.raises(UserError, match="seed: there 0, now 1"):
         run(generate, *words, "--seed", 1, "--out", tmp_path / "out", "--dry-run")
+
+
+def test_compile_is_of_the_networks_blocks_and_counts_as_a_setting(
+    tmp_path: Path, words: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+
+    def counted(call: Any, backend: str) -> Any:
+        assert backend == "inductor"
+        return lambda *args, **keywords: called.append(type(call.__self__).__name__) or call(*args, **keywords)
+
+    monkeypatch.setattr(torch, "compile", counted)
+    run(generate, *words, "--out", tmp_path / "plain")
+    assert not called
+    run(generate, *words, "--compile", "--out", tmp_path / "compiled")
+    assert set(called) == {"BasicTransformerBlock", "ResnetBlock2D"}
+    plain, compiled = contents(tmp_path / "plain"), contents(tmp_path / "compiled")
+    assert "compile" not in json.loads(plain.pop("manifest.json"))["settings"]
+    assert json.loads(compiled.pop("manifest.json"))["settings"]["compile"] is True
+    assert compiled == plain
+    with pytest.raises(UserError, match="compile: there true, now null"):
+        run(generate, *words, "--out", tmp_path / "compiled")
+
+
+def test_a_compiler_that_does_not_work_is_told_in_a_line(
+    tmp_path: Path, label_words: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(call: Any, backend: str) -> Any:
+        def refuse(*args: Any, **keywords: Any) -> Any:
+            raise BackendCompilerFailed("inductor", RuntimeError("no compiler\nhere"), None)
+
+        return refuse
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(ScorerError, match=r"^torch.compile does not work here \(no compiler\): leave compile out$"):
+        run(label, *label_words, "--compile", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(
+    not os.environ.get("DIFFDPO_TEST_COMPILE"),
+    reason="a C++ compiler takes minutes on a small machine: DIFFDPO_TEST_COMPILE=1 runs it",
+)
+def test_compiled_images_are_those_of_the_plain_model(tmp_path: Path, words: list[Any]) -> None:
+    for name, compiled in (("plain", []), ("compiled", ["--compile"])):
+        run(generate, *words, *compiled, "--out", tmp_path / name)
+    for index in range(4):
+        a, b = (np.asarray(Image.open(tmp_path / name / f"{index:05d}.png"), int) for name in ("plain", "compiled"))
+        assert abs(a - b).max() <= 1

@@ -2,6 +2,7 @@ import io
 import itertools
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,9 +105,10 @@ def test_a_score_that_is_no_number_stops_the_run(tmp_path: Path, prompts: list[P
         label(prompts, tmp_path / "out", flat(), [broken], HOW)
 
 
-def test_batches_do_not_cross_shards(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any) -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_batches_do_not_cross_shards(tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any, apart: bool) -> None:
     source = flat()
-    source.batch_size = 4
+    source.batch_size, source.apart = 4, apart
     label(prompts, tmp_path / "out", source, [judge()], HOW)
     assert source.batches == [4, 2, 4, 2, 3]
 
@@ -115,6 +117,60 @@ def test_all_candidates_can_be_kept(tmp_path: Path, prompts: list[Prompt], flat:
     label(prompts, tmp_path / "out", flat(), [judge()], replace(HOW, keep_images=True))
     names = {path.stem for path in (tmp_path / "out" / "images").iterdir()}
     assert names == set(read_scores(tmp_path / "out")["image_id"])
+
+
+@pytest.mark.parametrize("shard_size", [1, 2, 5])
+def test_drawing_ahead_changes_no_byte(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any, shard_size: int
+) -> None:
+    how = replace(HOW, shard_size=shard_size, keep_images=True)
+    for name, apart in (("one", False), ("two", True)):
+        source = flat()
+        source.apart = apart
+        label(prompts, tmp_path / name, source, [judge()], how)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_the_next_shard_is_drawn_while_one_is_scored(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    source = flat()
+    source.apart = True
+    drawn: list[int] = []
+
+    def wait_for_the_next_shard(texts: Any, images: Any) -> Any:
+        wanted = min(15, sum(drawn) + 2 * len(images))
+        drawn.append(len(images))
+        end = time.monotonic() + 60
+        while sum(source.batches) < wanted and time.monotonic() < end:
+            time.sleep(0.001)
+        assert sum(source.batches) == wanted
+        return judge().score(texts, images)
+
+    patient = SimpleNamespace(name="patient", scale="", settings={}, score=wait_for_the_next_shard)
+    label(prompts, tmp_path / "out", source, [patient], HOW)
+
+
+def test_a_model_that_fails_stops_the_run_after_the_shards_that_were_drawn(
+    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any
+) -> None:
+    class Failing(flat):
+        apart = True
+
+        def __call__(self, texts: Any, seeds: Any) -> Any:
+            if len(self.batches) == 3:
+                raise UserError("the model is gone")
+            return super().__call__(texts, seeds)
+
+    with pytest.raises(UserError, match="the model is gone"):
+        label(prompts, tmp_path / "out", Failing(), [judge()], HOW)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == [
+        "part-00000.parquet",
+        "scores-00000.parquet",
+    ]
+    label(prompts, tmp_path / "out", flat(), [judge()], HOW)
+    label(prompts, tmp_path / "whole", flat(), [judge()], HOW)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("shard_size", [1, 5])
@@ -133,10 +189,17 @@ def test_a_complete_folder_is_left_alone(tmp_path: Path, prompts: list[Prompt], 
     assert source.batches == []
 
 
-@pytest.mark.parametrize("keep_images", [False, True])
+@pytest.mark.parametrize(("keep_images", "apart"), [(False, False), (True, False), (False, True)])
 def test_stopped_before_any_write_it_goes_on_to_the_same_bytes(
-    tmp_path: Path, prompts: list[Prompt], flat: Any, judge: Any, keep_images: bool
+    tmp_path: Path,
+    prompts: list[Prompt],
+    flat: Any,
+    judge: Any,
+    keep_images: bool,
+    apart: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(flat, "apart", apart)
     how = replace(HOW, keep_images=keep_images)
     label(prompts, tmp_path / "whole", flat(), [judge()], how)
     wanted = contents(tmp_path / "whole")

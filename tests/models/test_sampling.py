@@ -6,7 +6,7 @@ import torch
 
 from diffdpo.errors import UserError
 from diffdpo.models.registry import load_model
-from diffdpo.models.sampling import Sampling, generate, load_pipeline
+from diffdpo.models.sampling import Sampling, computes_in_half, generate, load_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,17 @@ def test_missing_lora_and_bad_settings_are_named(tiny_model, tmp_path):
 def test_sampling_that_cannot_be_names_its_option(pipeline, options, message):
     with pytest.raises(UserError, match=message):
         generate(pipeline, ["a cat"], [1], Sampling(**{"steps": 2, **options}))
+
+
+def test_half_precision_is_told_from_what_is_upcast(tiny_model):
+    assert not computes_in_half(load_pipeline(str(tiny_model)))
+    assert computes_in_half(load_pipeline(str(tiny_model), dtype=torch.float16))
+
+
+@pytest.mark.parametrize(("dtype", "force_upcast", "half"), [
+    (torch.float16, True, False), (torch.float16, False, True), (torch.bfloat16, True, True),
+])  # fmt: skip
+def test_sdxl_decodes_float16_in_float32_unless_it_need_not(sample, dtype, force_upcast, half):
+    pipeline = load_pipeline(str(sample("sdxl")), dtype=dtype)
+    pipeline.vae.register_to_config(force_upcast=force_upcast)
+    assert computes_in_half(pipeline) == half
