@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SHORT_SEQUENCE = 256
@@ -15,3 +16,8 @@ def attention_kernel(device: str, latent_pixels: int) -> AbstractContextManager[
     if device == "cpu" and latent_pixels <= SHORT_SEQUENCE:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
+
+
+def training_kernel(x_t: Tensor, half: bool) -> AbstractContextManager[None]:
+    """The same for a step of training on [B, C, h, w] latents: in float32 plain products gain nothing there."""
+    return attention_kernel(x_t.device.type, x_t.shape[-2:].numel()) if half else nullcontext()

@@ -161,8 +161,13 @@ def _decide(
         raise UserError(f"training.{keys}: auto cannot tell what {path} takes; say {instead}")
 
     @cache
-    def takes(way: Way) -> int:
+    def estimate(way: Way) -> int:
         return footprint(architecture, tuning_of(_by(config, way), size), path).total
+
+    def takes(way: Way) -> int:
+        """Each further pair takes as much as the second, and an estimate of SDXL takes seconds: two tell all."""
+        one, two = (estimate(Way(pairs, way.checkpointing)) for pairs in (1, 2))
+        return one + (way.pairs - 1) * (two - one)
 
     # By all of the memory: what is free of it changes, and a run must go on as it began.
     before = training_of(Path(config.output))
