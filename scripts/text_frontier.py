@@ -28,7 +28,7 @@ STRENGTHS: dict[str, tuple[str, tuple[float, ...]]] = {
     "dpo": ("loss.beta", (0.05, 0.1, 0.3, 1.0)),
 }
 """Of each recipe `words_<name>.yaml`, the key that is varied and its values."""
-BEST_OF = (2, 4, 8, 16, 32, 64)
+BEST_OF = (2, 4, 8, 16)
 
 
 class Tuning(NamedTuple):
