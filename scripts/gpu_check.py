@@ -224,7 +224,7 @@ def growth(place: Place) -> dict[str, Any]:
 
 def labelling(place: Place) -> dict[str, Any]:
     """Images per second drawn, scored, paired and written, against a loop over the plain pipeline."""
-    prompts, candidates, steps = ("2", "2", "2") if place.tiny else ("16", "4", "25")
+    prompts, candidates, steps = ("2", "2", "2") if place.tiny else ("6", "4", "25")
     return bench_label.main(
         ["--model", place.model, "--device", place.device, "--precision", "fp32" if place.tiny else "fp16",
          "--prompts", prompts, "--candidates", candidates, "--steps", steps, "--guidance", "7.5",

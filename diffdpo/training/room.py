@@ -10,13 +10,16 @@ from diffdpo.config import TrainingConfig
 from diffdpo.errors import UserError
 from diffdpo.training.shares import Shares
 
+_FULL = ("can't allocate memory", "ALLOC_FAILED")
+"""In what a CPU and cuBLAS say, whose errors have no type of their own."""
+
 Refit = Callable[[Shares], None]
 """Told how steps are shared out from now on."""
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left; a CPU's has no type of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether an error says that there is no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _FULL)
 
 
 def smaller(error: RuntimeError, shares: Shares, config: TrainingConfig, refit: Refit | None) -> Shares:
@@ -42,14 +45,13 @@ def refuse_full(error: RuntimeError, shares: Shares, config: TrainingConfig) -> 
     """Raise UserError, which says what to try, if `error` says that there is no memory left."""
     if not is_full(error):
         return
-    advice = ["train fewer weights"]
+    anew = ["train fewer weights"]
     if config.optimizer == "adamw":
-        advice.insert(0, "training.optimizer=adafactor")
+        anew.insert(0, "training.optimizer=adafactor")
     if not config.gradient_checkpointing:
-        advice.insert(0, "training.gradient_checkpointing=true")
-    less = shares.smaller()
+        anew.insert(0, "training.gradient_checkpointing=true")
+    tries, less = f"in a new folder {' or '.join(anew)}", shares.smaller()
     if less is not None:
-        follows = f"training.accumulation={less.accumulation}, unless pairs_per_step is set"
-        advice.insert(0, f"training.batch_size={less.size} ({follows})")
-    tries = f"{', '.join(advice[:-1])} or {advice[-1]}" if advice[1:] else advice[0]
+        follows = ", unless pairs_per_step is set" if hasattr(config, "pairs_per_step") else ""
+        tries = f"training.batch_size={less.size} (training.accumulation={less.accumulation}{follows}), or {tries}"
     raise UserError(f"training.batch_size: the memory is full with {shares.size} at a time; try {tries}") from None

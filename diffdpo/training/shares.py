@@ -77,6 +77,7 @@ def check_step(place: object, there: int, now: int) -> None:
     n = processes.count()
     if there % n == 0:
         share = f"training.batch_size times training.accumulation must be {there // n}"
+        share += f", or training.pairs_per_step {there}"
         advice = share if n == 1 else f"with {n} processes {share}"
     else:
         fitting = [str(number) for number in range(1, there + 1) if there % number == 0 and number < 2 * n]

@@ -13,7 +13,7 @@ from diffdpo.errors import UserError
 from diffdpo.runs import is_complete, read_json, read_manifest
 
 COMMAND, RESULTS = "bench text", "results.jsonl"
-SHARED = ("judge", "prompts", "texts", "reference", "baseline")
+SHARED = ("judge", "prompts", "texts", "reference", "baseline", "decoding")
 """Settings that all runs of a frontier have alike. Seeds may differ: they are averaged over."""
 BASELINE = "baseline"
 
@@ -28,8 +28,8 @@ class Named(NamedTuple):
 
 def named(given: str) -> Named:
     """`METHOD:SETTING=FOLDER`, `METHOD=FOLDER`, or a folder, which is then called by its own name."""
-    name, equals, folder = given.rpartition("=")
-    if not equals:
+    name, equals, folder = given.partition("=")
+    if not equals or Path(given).is_dir():
         return Named(Path(given).name, "", Path(given))
     method, _, setting = name.partition(":")
     return Named(method, setting, Path(folder))
@@ -90,8 +90,10 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _alike(value: Any) -> Any:
-    """A model by its content, whatever its path."""
-    return value.get("content", value) if isinstance(value, dict) else value
+    """A model by its content, whatever its path; decoding whatever its batches."""
+    if not isinstance(value, dict):
+        return value
+    return value.get("content", {key: what for key, what in value.items() if key != "batch_size"})
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

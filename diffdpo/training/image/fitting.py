@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -93,7 +93,8 @@ def choose(sizes: Sequence[int], options: Sequence[bool], takes: Callable[[Way],
     """The way to compute a micro-step in `room` bytes.
 
     Most pairs without checkpointing, if a single one fits so: it adds a forward pass to a forward and a backward one,
-    about a third of a step's time, in which larger micro-batches gain little once a few pairs keep the device busy.
+    about a third of a step's time, in which larger micro-batches gain little once a few pairs keep the device busy. (On
+    a GPU the two were never measured against each other.)
 
     Args:
         sizes: of micro-batches, rising.
@@ -135,12 +136,12 @@ def tuning_of(config: ImageConfig, size: tuple[int, int]) -> Tuning:
 
 
 def memory_of(device: str | torch.device) -> Memory:
-    """That of a GPU for this process; of a CPU the machine's, all of which counts as free."""
+    """That of a GPU for this process; of a CPU its part of the machine's, all of which counts as free."""
     if torch.device(device).type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return Memory(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total)
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Memory(machine, machine)
+    own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes.count()
+    return Memory(own, own)
 
 
 def least_memory(accelerator: Accelerator) -> Memory:
@@ -164,21 +165,25 @@ def _decide(
     def estimate(way: Way) -> int:
         return footprint(architecture, tuning_of(_by(config, way), size), path).total
 
-    def takes(way: Way) -> int:
-        """Each further pair takes as much as the second, and an estimate of SDXL takes seconds: two tell all."""
+    def at_least(way: Way) -> int:
+        """As if each further pair took what the second does: an estimate of SDXL takes seconds."""
         one, two = (estimate(Way(pairs, way.checkpointing)) for pairs in (1, 2))
         return one + (way.pairs - 1) * (two - one)
 
     # By all of the memory: what is free of it changes, and a run must go on as it began.
     before = training_of(Path(config.output))
     way = Way(before.get("batch_size", 0), before.get("gradient_checkpointing", False))
-    if way.pairs in sizes and way.checkpointing in options and takes(way) <= USABLE * memory.total:
+    if way.pairs in sizes and way.checkpointing in options and estimate(way) <= USABLE * memory.total:
         return way
-    way = choose(sizes, options, takes, USABLE * memory.free)
+    room = USABLE * memory.free
+    way = choose(sizes, options, at_least, room)
+    while estimate(way) > room and way.pairs > sizes[0]:  # with checkpointing many pairs take more than in proportion
+        way = dataclasses.replace(way, pairs=sizes[bisect_left(sizes, way.pairs) - 1])
     settled = _by(config, way).training
     say(
         f"micro-batch {way.pairs} (accumulation {settled.accumulation}), gradient checkpointing "
-        f"{'on' if way.checkpointing else 'off'}: about {takes(way) / 1e9:.1f} of {memory.free / 1e9:.1f} GB"
+        f"{'on' if way.checkpointing else 'off'}: about {estimate(way) / 1e9:.1f} of {memory.free / 1e9:.1f} GB"
+        + ("" if estimate(way) <= room else ", which may be too much; nothing takes less")
     )
     return way
 
