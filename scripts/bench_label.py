@@ -41,9 +41,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     bench = open_bench(args)
     ways = ways_of(bench, args)
     bench.warm_up()
-    times = take_turns(
-        ways, args.device, rounds=args.rounds, steps=1, warmup=max(args.warmup, int(args.compile)), tell=tell
-    )
+    warmup = max(args.warmup, int(args.compile))  # compiling is no labelling
+    times = take_turns(ways, args.device, rounds=args.rounds, steps=1, warmup=warmup, tell=tell)
     ours = times[OURS]
     rows = [row_of(way, bench, times[0], ours, own) for way, own in zip(ways, times, strict=True)]
     gap = max(pixel_gap(ways[0], way) for way in ways)

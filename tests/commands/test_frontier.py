@@ -73,6 +73,13 @@ def test_what_does_not_go_together_is_refused(place, tmp_path, capsys, runs, mes
     assert not (tmp_path / "out").exists()
 
 
+def test_answers_drawn_otherwise_are_refused(place, tmp_path, capsys):
+    measure(place, str(tmp_path / "hot"), "a", "--temperature", "1.5")
+    capsys.readouterr()
+    assert cli.run(["frontier", str(place / "a0"), str(tmp_path / "hot"), "--out", str(tmp_path / "out")]) == 2
+    assert "has another decoding than" in capsys.readouterr().err
+
+
 def test_other_prompts_are_refused(place, tmp_path, capsys):
     write_jsonl(tmp_path / "few.jsonl", [{"prompt": prompt} for prompt in PROMPTS[:2]])
     measure(place, str(tmp_path / "few"), "a", "--prompts", str(tmp_path / "few.jsonl"))

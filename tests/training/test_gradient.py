@@ -114,7 +114,10 @@ def test_several_processes_are_told_what_to_start_with():
         room.smaller(torch.OutOfMemoryError("full"), Shares(4, 1, count=2), config, refit=lambda shares: None)
 
 
-@pytest.mark.parametrize(("words", "kind"), [("can't allocate memory", UserError), ("shapes differ", RuntimeError)])
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [("can't allocate memory", UserError), ("CUBLAS_STATUS_ALLOC_FAILED", UserError), ("shapes differ", RuntimeError)],
+)
 def test_what_other_errors_are(tmp_path, words, kind):
     with pytest.raises(kind, match="memory is full" if kind is UserError else "^shapes differ$"):
         fit(tmp_path, Narrow(3, error=words))

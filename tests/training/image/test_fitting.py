@@ -7,6 +7,7 @@ import json
 import random
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +77,17 @@ def test_as_much_as_fits_is_taken_and_told(make_config, capsys, pairs, checkpoin
     on = "on" if checkpointing else "off"
     told = f"micro-batch {pairs} (accumulation {4 // pairs}), gradient checkpointing {on}: about 0.0 of 0.0 GB"
     assert told in capsys.readouterr().err
+
+
+def test_pairs_that_take_more_than_in_proportion_are_counted(make_config, monkeypatch):
+    """As with checkpointing, where from some number of pairs on a block's pass is what takes most."""
+
+    def kinked(architecture, tuning, path):
+        return SimpleNamespace(total=100 * tuning.images + 300 * max(0, tuning.images - 4))
+
+    monkeypatch.setattr(fitting, "footprint", kinked)
+    settled = settle(make_config(**AUTO), SIZE, Memory(int(900 / 0.85), 10**12)).training
+    assert settled.batch_size == 2  # four pairs take 2000 and not 800
 
 
 @pytest.mark.parametrize(("there", "expected"), [(10**12, False), (10**5, True)])
