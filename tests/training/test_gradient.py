@@ -85,13 +85,13 @@ def test_a_step_that_does_not_fit_is_done_in_smaller_parts_to_the_same_end(tmp_p
         (
             12,
             {},
-            r"full with 12 at a time; try training\.batch_size=6 \(training\.accumulation=2, unless pairs_per_step is "
-            r"set\), training\.gradient_checkpointing=true, training\.optimizer=adafactor or train fewer weights$",
+            r"full with 12 at a time; try training\.batch_size=6 \(training\.accumulation=2\), or in a new folder "
+            r"training\.gradient_checkpointing=true or training\.optimizer=adafactor or train fewer weights$",
         ),
         (
             1,
             {"gradient_checkpointing": True},
-            r"1 at a time; try training\.optimizer=adafactor or train fewer weights$",
+            r"1 at a time; try in a new folder training\.optimizer=adafactor or train fewer weights$",
         ),
     ],
 )
