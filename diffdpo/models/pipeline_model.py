@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffdpo.errors import UserError
-from diffdpo.models.attention import training_kernel
+from diffdpo.models.attention import attention_kernel
 from diffdpo.models.compiled import compile_blocks
 from diffdpo.models.export.form import AS_TRAINED, Form
 from diffdpo.models.export.write import write
@@ -217,8 +217,7 @@ class PipelineModel:
         """Not with gradient checkpointing: its second forward pass would run outside of this choice."""
         if getattr(self.network, "is_gradient_checkpointing", False):
             return nullcontext()
-        dtype = next(self.network.parameters()).dtype
-        return training_kernel(x_t, half=dtype != torch.float32 or torch.is_autocast_enabled(x_t.device.type))
+        return attention_kernel(x_t.device.type, x_t.shape[-2:].numel())
 
     def _encoders(self) -> list[str]:
         """Those that this checkpoint has: SD3 may come without its T5."""

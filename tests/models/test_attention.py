@@ -1,16 +1,15 @@
-"""Which attention kernel a step of training takes."""
+"""Which attention kernel is taken on a CPU."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 from torch.backends.cuda import flash_sdp_enabled
 
-from diffdpo.models.attention import training_kernel
+from diffdpo.models.attention import attention_kernel
 
 
-@pytest.mark.parametrize(("side", "half", "flash"), [(8, True, False), (8, False, True), (32, True, True)])
-def test_plain_products_are_for_short_sequences_in_half_precision(side, half, flash):
-    with training_kernel(torch.zeros(1, 4, side, side), half):
+@pytest.mark.parametrize(("device", "pixels", "flash"), [("cpu", 64, False), ("cpu", 1024, True), ("cuda", 64, True)])
+def test_plain_products_are_for_short_sequences_on_a_cpu(device, pixels, flash):
+    with attention_kernel(device, pixels):
         assert flash_sdp_enabled() is flash
     assert flash_sdp_enabled()

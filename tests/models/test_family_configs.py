@@ -14,7 +14,7 @@ FAMILIES = {"shapes": "sd15", **{name: name for name in ("sd15", "sd21", "sdxl",
 RECIPES = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem.split("_")[0] in FAMILIES)
 PUBLISHED = [path for path in RECIPES if not path.stem.startswith("shapes")]
 SMALL = ("data.size=16", "data.held_out_share=0", "training.steps=1", "training.batch_size=2")
-PLAIN = ("training.accumulation=1", "training.precision=fp32")
+PLAIN = ("training.accumulation=1", "training.pairs_per_step=2", "training.precision=fp32")
 
 
 def test_every_key_of_a_recipe_says_what_it_is():

@@ -243,11 +243,14 @@ def test_killed_on_two_processes_it_goes_on_with_one(make_config, tmp_path):
     assert_close(full, alone)
 
 
+OR = ", or training.pairs_per_step 12"
+
+
 @pytest.mark.parametrize(
     ("n", "words"),
     [
-        (1, "training.batch_size times training.accumulation must be 12"),
-        (4, "with 4 processes training.batch_size times training.accumulation must be 3"),
+        (1, "training.batch_size times training.accumulation must be 12" + OR),
+        (4, "with 4 processes training.batch_size times training.accumulation must be 3" + OR),
         (5, "5 processes cannot share them evenly; start 1 or 2 or 3 or 4 or 6"),
     ],
 )
