@@ -105,8 +105,8 @@ def choose(sizes: Sequence[int], options: Sequence[bool], takes: Callable[[Way],
         What fits, or else what takes least.
     """
     for checkpointing in options:
-        fitting = bisect_right(sizes, room, key=lambda pairs: takes(Way(pairs, checkpointing)))
-        if fitting:
+        if takes(Way(sizes[0], checkpointing)) <= room:
+            fitting = bisect_right(sizes, room, key=lambda pairs: takes(Way(pairs, checkpointing)))
             return Way(sizes[fitting - 1], checkpointing)
     return Way(sizes[0], options[-1])
 
@@ -167,8 +167,8 @@ def _decide(
 
     def at_least(way: Way) -> int:
         """As if each further pair took what the second does: an estimate of SDXL takes seconds."""
-        one, two = (estimate(Way(pairs, way.checkpointing)) for pairs in (1, 2))
-        return one + (way.pairs - 1) * (two - one)
+        one = estimate(Way(1, way.checkpointing))
+        return one if way.pairs == 1 else one + (way.pairs - 1) * (estimate(Way(2, way.checkpointing)) - one)
 
     # By all of the memory: what is free of it changes, and a run must go on as it began.
     before = training_of(Path(config.output))
