@@ -246,8 +246,8 @@ def growth(workload: Workload, pairs: int, args: argparse.Namespace) -> dict[str
     return row
 
 
-ALONE = ("official", "ours", "checkpointed", "table")
-"""`checkpointed` is ours with gradient checkpointing, as the reference algorithm has it."""
+ALONE = ("official", "ours", "checkpointed", "table", "both")
+"""`checkpointed` is ours with gradient checkpointing, as the reference algorithm has it; `both` with the table too."""
 
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:
@@ -272,7 +272,8 @@ def peak_of(workload: Workload, name: str) -> float:
         if name == "official":
             way: Way = Official(bench)
         else:
-            way = Ours(bench, without=["activations"] * (name == "checkpointed"), extra=["table"] * (name == "table"))
+            checkpointed, table = name in ("checkpointed", "both"), name in ("table", "both")
+            way = Ours(bench, without=["activations"] * checkpointed, extra=["table"] * table)
         way.open()
         if isinstance(way, Ours):
             way.encoders = {}  # nobody puts them back: they leave the memory, as in a run
