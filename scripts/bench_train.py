@@ -20,26 +20,31 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from speed.clock import Times, Way, forget_peak, median_ratio, peak_bytes, take_turns
+from speed.bound import matmul_rate
+from speed.clock import Times, Way, forget_peak, kind_of, median_ratio, peak_bytes, take_turns
 from speed.flops import Parts, count_parts
 from speed.machine import machine
-from speed.models import MODELS
+from speed.models import MODELS, TRAINED
 from speed.official import Official
 from speed.ours import DEFAULT, EXTRA, Ours
 from speed.workload import Bench, Workload
 
+from diffdpo.models.memory.footprint import HALVES
+
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(words)
     torch.set_num_threads(args.threads)
     workload = workload_of(args)
     found: dict[str, Any]
     if args.memory:
-        found = {"memory": memory(args)}
+        found = {"memory": memory(args, words)}
     elif args.losses:
         found = {"losses": losses(workload, args.losses, double=args.double)}
     elif args.growth:
@@ -59,7 +64,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description="Speed of training against the reference algorithm.")
     add = found.add_argument
-    add("--model", choices=MODELS, default="tiny")
+    add("--model", choices=[*MODELS, TRAINED], default="tiny", help=f"{TRAINED}: tiny, with trained weights")
     add("--size", type=int, help="edge of the images, pixels (default: what the model was made for)")
     add("--pairs", type=int, default=1, help="per micro-step (default: 1)")
     add("--lora", type=int, default=0, metavar="RANK", help="0 (default) trains the whole network")
@@ -95,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     add("--growth", type=int, nargs="+", metavar="PAIRS", help="ours alone at so many pairs per micro-step instead")
     add("--count", action="store_true", help="count FLOPs, measure nothing")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
-    add("--alone", choices=("official", "ours", "table", "checkpointed"), help=argparse.SUPPRESS)
+    add("--alone", choices=ALONE, help=argparse.SUPPRESS)
     return found
 
 
@@ -121,18 +126,19 @@ def measure(workload: Workload, parts: Parts, args: argparse.Namespace) -> dict[
     with Bench(workload) as bench:
         ours = ways_of(bench, args)
         ways: list[Way] = [Official(bench), *ours]
+        bound = matmul_rate(workload.device, HALVES.get(workload.precision, torch.float32))
         times = take_turns(ways, workload.device, rounds=args.rounds, steps=args.steps, warmup=args.warmup, tell=tell)
         flops = [parts.official, *(parts.ours(way) for way in ours)]
         rows = [
-            row_of(way.name, workload, times[0], own, flops[0], n)
+            row_of(way.name, workload, times[0], own, flops[0], n, bound)
             for way, own, n in zip(ways, times, flops, strict=True)
         ]
-        show_rows(rows, workload)
+        show_rows(rows, workload, bound)
         costs = {"cache_seconds_per_pair": bench.cache_seconds / workload.stored}
         table = next((way.table_seconds for way in ours if way.table_seconds), None)
         costs |= {"table_seconds_per_pair": table} if table else {}
         show_costs(costs, rows, workload)
-        return {"rows": rows, **costs}
+        return {"rows": rows, "bound_tflops_per_second": bound, **costs}
 
 
 def ways_of(bench: Bench, args: argparse.Namespace) -> list[Ours]:
@@ -146,10 +152,12 @@ def ways_of(bench: Bench, args: argparse.Namespace) -> list[Ours]:
     ]
 
 
-def row_of(name: str, workload: Workload, slow: Times, own: Times, slow_flops: int, flops: int) -> dict[str, Any]:
-    kind = "wall" if workload.device == "cuda" else "processor"
-    seconds = own.median(kind)
+def row_of(
+    name: str, workload: Workload, slow: Times, own: Times, slow_flops: int, flops: int, bound: float
+) -> dict[str, Any]:
+    kind, seconds = kind_of(workload.device), own.told(workload.device)
     gain, low, high = median_ratio(getattr(slow, kind), getattr(own, kind))
+    rate = flops * workload.pairs / seconds / 1e12
     return {
         "way": name,
         "seconds_wall": own.median("wall"),
@@ -157,7 +165,8 @@ def row_of(name: str, workload: Workload, slow: Times, own: Times, slow_flops: i
         "times": dataclasses.asdict(own),
         "pairs_per_second": workload.pairs / seconds,
         "tflops_per_pair": flops / 1e12,
-        "tflops_per_second": flops * workload.pairs / seconds / 1e12,
+        "tflops_per_second": rate,
+        "share_of_bound": rate / bound,
         "predicted_gain": slow_flops / flops,
         "gain": gain,
         "gains": [low, high],
@@ -176,18 +185,19 @@ def show_parts(parts: Parts) -> None:
     print("TFLOP per pair: " + "; ".join(f"{name} {value / 1e12:.4g}" for name, value in told.items()))
 
 
-def show_rows(rows: list[dict[str, Any]], workload: Workload) -> None:
+def show_rows(rows: list[dict[str, Any]], workload: Workload, bound: float) -> None:
     clock = "time on the wall" if workload.device == "cuda" else "processor time"
-    print(f"\nby {clock}; medians, and of the gains the extremes\n")
-    print("| way | s per step | pairs/s | TFLOP per pair | TFLOP/s | gain | FLOPs predict | reached |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"\nby {clock}; medians, and of the gains the extremes")
+    print(f"the bound, products of large matrices: {bound:.3g} TFLOP/s\n")
+    print("| way | s per step | pairs/s | TFLOP per pair | TFLOP/s | of the bound | gain | FLOPs predict | reached |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        seconds = row["seconds_wall" if workload.device == "cuda" else "seconds_processor"]
+        seconds = row[f"seconds_{kind_of(workload.device)}"]
         low, high = row["gains"]
         print(
             f"| {row['way']} | {seconds:.3g} | {row['pairs_per_second']:.3g} | {row['tflops_per_pair']:.4g} "
-            f"| {row['tflops_per_second']:.3g} | {row['gain']:.2f} ({low:.2f} to {high:.2f}) "
-            f"| {row['predicted_gain']:.2f} | {row['share']:.0%} |"
+            f"| {row['tflops_per_second']:.3g} | {row['share_of_bound']:.0%} "
+            f"| {row['gain']:.2f} ({low:.2f} to {high:.2f}) | {row['predicted_gain']:.2f} | {row['share']:.0%} |"
         )
 
 
@@ -240,8 +250,7 @@ def growth(workload: Workload, pairs: int, args: argparse.Namespace) -> dict[str
     with Bench(other) as bench:
         way = Ours(bench)
         [times] = take_turns([way], other.device, rounds=args.rounds, steps=args.steps, warmup=args.warmup, tell=tell)
-    kind = "wall" if other.device == "cuda" else "processor"
-    row = {"pairs": pairs, "pairs_per_second": pairs / times.median(kind), "times": dataclasses.asdict(times)}
+    row = {"pairs": pairs, "pairs_per_second": pairs / times.told(other.device), "times": dataclasses.asdict(times)}
     print(f"{pairs} pairs per micro-step: {row['pairs_per_second']:.3g} pairs/s", flush=True)
     return row
 
@@ -250,14 +259,14 @@ ALONE = ("official", "ours", "checkpointed", "table", "both")
 """`checkpointed` is ours with gradient checkpointing, as the reference algorithm has it; `both` with the table too."""
 
 
-def memory(args: argparse.Namespace) -> dict[str, Any]:
-    """Peaks of every way, each in a process of its own, in 1e9 bytes."""
+def memory(args: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
+    """Peaks of every way, each in a process of its own, in 1e9 bytes. `words` are those of the command line."""
     if args.alone:
         return {args.alone: peak_of(workload_of(args), args.alone)}
     found: dict[str, Any] = {}
     for name in ALONE:
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            again = [*sys.argv[1:], "--alone", name, "--json", file.name]
+            again = [*words, "--alone", name, "--json", file.name]
             subprocess.run([sys.executable, __file__, *again], check=True, stdout=subprocess.DEVNULL)
             found |= json.loads(Path(file.name).read_text(encoding="utf-8"))["memory"]
         print(f"{name}: {found[name]:.3g} GB at its peak, {found[name] / found['official']:.2f} times", flush=True)

@@ -21,6 +21,7 @@ from typing import Any
 import bench_label
 import bench_train
 import torch
+from speed.bound import matmul_rate
 from speed.clock import forget_peak, peak_bytes, wait_for
 from speed.machine import machine
 from speed.ours import Ours
@@ -54,14 +55,10 @@ class Place:
 
 def matmul(place: Place) -> dict[str, Any]:
     """The bound of all the rest: products of square matrices, TFLOP/s."""
-    size, times = (256, 3) if place.tiny else (8192, 30)
-    found = {}
-    for dtype in (torch.bfloat16, torch.float32):
-        a, b = (torch.randn(size, size, device=place.device, dtype=dtype) for _ in range(2))
-        a @ b
-        seconds = _seconds(place, partial(torch.matmul, a, b), times)
-        found[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds / 1e12
-    return {"size": size, "tflops_per_second": found}
+    size, times = (256, 3) if place.tiny else (None, 30)
+    dtypes = (torch.bfloat16, torch.float32)
+    rates = {str(one).removeprefix("torch."): matmul_rate(place.device, one, size=size, times=times) for one in dtypes}
+    return {"tflops_per_second": rates}
 
 
 def host_syncs(place: Place) -> dict[str, Any]:
@@ -122,23 +119,45 @@ def first_loss(place: Place) -> dict[str, Any]:
 
 def compiled(place: Place) -> dict[str, Any]:
     """Compiled blocks against plain ones: prediction, loss, first step and speed."""
-    found: dict[str, Any] = {}
-    backend = "eager" if place.tiny else "inductor"
-    for name in ("plain", "compiled"):
-        with Bench(place.workload(precision="bf16")) as bench:
-            if name == "compiled":
-                bench.model.compile_blocks(backend)
-            way = Ours(bench)
-            way.open()
-            start = time.perf_counter()
-            losses = [float(way.step(number)) for number in range(4)]
-            first = time.perf_counter() - start
-            seconds = _seconds(place, partial(way.step, 4), 2 if place.tiny else 10)
-            way.close()
-        found[name] = {"losses": losses, "first_steps_seconds": first, "seconds_per_step": seconds}
-    gap = _gap(found["plain"]["losses"], found["compiled"]["losses"])
-    gain = found["plain"]["seconds_per_step"] / found["compiled"]["seconds_per_step"]
-    return {**found, "backend": backend, "largest_gap": gap, "gain": gain}
+    plain, fast = (_few_steps(place, compiled=blocks, precision="bf16") for blocks in (False, True))
+    return {"plain": plain, "compiled": fast, **_compared(plain, fast)}
+
+
+def graphs(place: Place) -> dict[str, Any]:
+    """CUDA graphs of compiled blocks, of one pair and a LoRA: where launching kernels weighs most."""
+    small: dict[str, Any] = {"precision": "bf16", "pairs": 1, "lora_rank": 8}
+    plain, blocks = (_few_steps(place, compiled=blocks, **small) for blocks in (False, True))
+    inductor: Any = torch._inductor.config  # type: ignore[attr-defined]
+    try:
+        with inductor.patch("triton.cudagraphs", True):  # what torch.compile's mode "reduce-overhead" sets
+            torch.compiler.reset()
+            graphed = _few_steps(place, compiled=True, **small)
+    except RuntimeError as error:  # memory that a graph wrote over, for one: then they cannot be had
+        return {"plain": plain, "compiled": blocks, "graphs": None, "error": " ".join(str(error).split())[:500]}
+    skipped = "a CPU has no CUDA graphs" if place.tiny else None
+    return {"plain": plain, "compiled": blocks, "graphs": graphed, **_compared(blocks, graphed), "skipped": skipped}
+
+
+def _few_steps(place: Place, *, compiled: bool, **changes: Any) -> dict[str, Any]:
+    """Four losses, what the first steps take, and a later one."""
+    with Bench(place.workload(**changes)) as bench:
+        if compiled:
+            bench.model.compile_blocks("eager" if place.tiny else "inductor")
+        way = Ours(bench)
+        way.open()
+        start = time.perf_counter()
+        losses = [float(way.step(number)) for number in range(4)]
+        first = time.perf_counter() - start
+        seconds = _seconds(place, partial(way.step, 4), 2 if place.tiny else 10)
+        way.close()
+    return {"losses": losses, "first_steps_seconds": first, "seconds_per_step": seconds}
+
+
+def _compared(plain: dict[str, Any], fast: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "largest_gap": _gap(plain["losses"], fast["losses"]),
+        "gain": plain["seconds_per_step"] / fast["seconds_per_step"],
+    }
 
 
 def fp16_scaler(place: Place) -> dict[str, Any]:
@@ -216,6 +235,15 @@ def step_sdxl(place: Place) -> dict[str, Any]:
     }
 
 
+def peaks(place: Place) -> dict[str, Any]:
+    """Peaks of memory of both ways, each in a process of its own."""
+    pairs = "2" if place.tiny else "4"
+    return {
+        name: _bench(place, place.model, pairs, ["--memory", *extra], rounds="1")
+        for name, extra in {"full": [], "lora": ["--lora", "8"]}.items()
+    }
+
+
 def growth(place: Place) -> dict[str, Any]:
     """Pairs/s by pairs per micro-step."""
     sizes = ["1", "2"] if place.tiny else ["1", "2", "4", "8", "16"]
@@ -258,7 +286,7 @@ CHECKS: dict[str, Callable[[Place], dict[str, Any]]] = {
     check.__name__: check
     for check in (
         matmul, first_loss, host_syncs, bf16_loss, step_sd15, memory, fp16_scaler, step_sdxl, text, labelling, growth,
-        compiled,
+        peaks, compiled, graphs,
     )
 }  # fmt: skip
 """In this order: what matters most comes first, what may take long last."""

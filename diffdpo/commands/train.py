@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffdpo.collector import collector_at_rest
 from diffdpo.commands.disk import cache_disk, show_disk
 from diffdpo.commands.memory import show_memory, training_memory
 
@@ -99,8 +100,9 @@ def _run_images(config: ImageConfig, *, dry_run: bool) -> dict[str, Any]:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=resolve_model(config.model.path)))
     if dry_run:
         return _plan_images(config)
-    from diffdpo.commands.measure import open_measure
-    from diffdpo.training.image.runner import run_images
+    with collector_at_rest():
+        from diffdpo.commands.measure import open_measure
+        from diffdpo.training.image.runner import run_images
 
     return {"output": config.output, **run_images(config, open_measure)}
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from diffdpo.collector import collector_at_rest
 from diffdpo.errors import UserError
 from diffdpo.models.attention import attention_kernel
 from diffdpo.models.single_file import open_single_file
@@ -46,6 +47,7 @@ class Sampling:
             raise UserError(f"--size {self.size}: at least 1 pixel")
 
 
+@collector_at_rest()
 def load_pipeline(
     model: str,
     *,

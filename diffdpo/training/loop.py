@@ -31,6 +31,7 @@ from diffdpo.training.guard import (
     spoil_gradient,
     step_unless,
 )
+from diffdpo.training.heap import freed_memory_kept
 from diffdpo.training.metrics import MetricsFile, as_written, finite, note, read_metrics
 from diffdpo.training.optimization import WeightAverage, learning_rate, make_optimizer, parameter_groups
 from diffdpo.training.order import make_order
@@ -82,7 +83,8 @@ def train(
     """
     training = _Training(recipe, config, seed, run, folder, accelerator, undecayed, watch, refit)
     try:
-        return training.to_the_end()
+        with freed_memory_kept(accelerator.device):
+            return training.to_the_end()
     except RuntimeError as error:
         refuse_full(error, training.gradient.shares, config)
         raise

@@ -35,6 +35,14 @@ class Times:
         seconds: list[float] = getattr(self, kind)
         return statistics.median(seconds)
 
+    def told(self, device: str) -> float:
+        """The median by the clock that counts there: the wall's on a GPU, the processor's on a CPU, which is shared."""
+        return self.median(kind_of(device))
+
+
+def kind_of(device: str) -> str:
+    return "wall" if device == "cuda" else "processor"
+
 
 def take_turns(
     ways: Sequence[Way], device: str, *, rounds: int, steps: int, warmup: int, tell: Callable[[str], None]
@@ -54,20 +62,21 @@ def take_turns(
             try:
                 for step in range(warmup):
                     way.step(step)
-                _time(way, times[place], device, range(warmup, warmup + steps))
+                timed(way.step, times[place], device, range(warmup, warmup + steps))
             finally:
                 way.close()
             tell(f"round {number + 1} of {rounds}: {way.name}: {times[place].wall[-1]:.3g} s per step")
     return times
 
 
-def _time(way: Way, times: Times, device: str, numbers: range) -> None:
+def timed(step: Callable[[int], Any], times: Times, device: str, numbers: range) -> None:
+    """Add what steps take: one by one on a CPU, together on a GPU."""
     blocks = [numbers] if device == "cuda" else [range(number, number + 1) for number in numbers]
     for block in blocks:
         wait_for(device)
         wall, processor = time.perf_counter(), time.process_time()
         for number in block:
-            way.step(number)
+            step(number)
         wait_for(device)
         times.wall.append((time.perf_counter() - wall) / len(block))
         times.processor.append((time.process_time() - processor) / len(block))

@@ -11,13 +11,15 @@ import torch
 
 from diffdpo.models.memory.architectures import architecture_of, published, published_encoders
 from diffdpo.models.pipeline_model import PipelineModel
-from diffdpo.models.registry import family_of
+from diffdpo.models.registry import family_of, load_model
 from diffdpo.runs import read_json
 from diffdpo.shapes.weights import GENERATOR
 
 MODELS = ("tiny", "sd15", "sdxl")
 """`tiny` has the shape of the micro world's generator."""
-SIZES = {"tiny": 32, "sd15": 512, "sdxl": 1024}
+TRAINED = "shapes"
+"""The micro world's generator itself, with the weights that come along: for what depends on them."""
+SIZES = {"tiny": 32, TRAINED: 32, "sd15": 512, "sdxl": 1024}
 """Pixels that each was made for."""
 
 
@@ -30,8 +32,8 @@ class Parts:
 
 
 def parts_of(name: str) -> Parts:
-    """One of `MODELS`."""
-    if name == "tiny":
+    """One of `MODELS`, or `TRAINED`."""
+    if name in ("tiny", TRAINED):
         architecture = architecture_of(str(GENERATOR))
         assert architecture is not None
         encoders = {part: read_json(GENERATOR / part / "config.json") for part in ("vae", "text_encoder")}
@@ -39,6 +41,13 @@ def parts_of(name: str) -> Parts:
     else:
         architecture, encoders = published(name), published_encoders(name)
     return Parts(architecture.pipeline, {"unet": architecture.network, **encoders})
+
+
+def open_model(name: str, *, device: str = "cpu", seed: int = 0, **options: Any) -> PipelineModel:
+    """`TRAINED`, or one of `MODELS` with random weights. `options` are of `PipelineModel`."""
+    if name == TRAINED:
+        return load_model(str(GENERATOR), device=device, **options)
+    return random_model(name, device=device, seed=seed, **options)
 
 
 def random_model(name: str, *, device: str = "cpu", seed: int = 0, **options: Any) -> PipelineModel:

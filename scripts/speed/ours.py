@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffdpo.config import DpoConfig
 from diffdpo.data.latents import Batch, LatentCache
+from diffdpo.training.heap import freed_memory_kept
 from diffdpo.training.image.dpo import DiffusionDpo
 from diffdpo.training.image.methods import make_recipe
 from diffdpo.training.image.reference import ReferenceTable
@@ -28,6 +29,7 @@ DEFAULT = {
     "activations": "activations are kept: no gradient checkpointing",
     "fused": "the optimiser's fused kernels",
     "metrics": "figures are fetched when a line is written, not in every step",
+    "heap": "on a CPU, memory that is freed stays with the process",
     "kernel": "plain-product attention on short sequences of a CPU; channels_last on a GPU or in bf16",
 }
 """What can be switched off."""
@@ -53,6 +55,7 @@ class Ours:
     def __init__(self, bench: Bench, *, without: Sequence[str] = (), extra: Sequence[str] = (), steps: int = 8) -> None:
         self.bench, self.workload, self.model = bench, bench.workload, bench.model
         self.off, self.extra, self.steps = frozenset(without), frozenset(extra), steps
+        self._open = ExitStack()
         changes = [f"with {name}" for name in extra] + [f"without {name}" for name in without]
         self.name = ", ".join(["ours", *changes])
         self.table_seconds: float | None = None
@@ -61,6 +64,8 @@ class Ours:
         return name in self.extra if name in EXTRA else name not in self.off
 
     def open(self) -> None:
+        if self.has("heap"):
+            self._open.enter_context(freed_memory_kept(torch.device(self.workload.device)))
         self._set_layout()
         network: Any = self.model.network
         if not self.has("activations"):
@@ -84,6 +89,7 @@ class Ours:
         del self.training
         self.model.__dict__.pop("_attention_kernel", None)
         put_back(self.model, self.encoders)
+        self._open.close()
 
     def step(self, number: int) -> float | Tensor:
         if self.workload.update:

@@ -21,8 +21,11 @@ from diffdpo.data.framing import Framing
 from diffdpo.data.latents import LatentCache
 from diffdpo.data.triplets import Pair, TripletStore, write_pairs
 from diffdpo.models.memory.footprint import HALVES
+from diffdpo.shapes.damage import damage
+from diffdpo.shapes.render import render, to_image
+from diffdpo.shapes.scene import parse_caption, sample_captions
 from diffdpo.training.order import Order
-from speed.models import SIZES, random_model
+from speed.models import SIZES, TRAINED, open_model
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,10 @@ class Bench:
         self.workload = workload
         self._exit = ExitStack()
         self.folder = Path(self._exit.enter_context(tempfile.TemporaryDirectory()))
-        rng = np.random.default_rng(workload.seed)
         edge = workload.pixels
-        self.images = rng.integers(0, 256, (workload.stored, 2, edge, edge, 3), dtype=np.uint8)
-        self.store = write_store(self.folder / "pairs", self.images)
-        self.model = random_model(
+        captions, self.images = scenes(workload) if workload.model == TRAINED else anything(workload)
+        self.store = write_store(self.folder / "pairs", captions, self.images)
+        self.model = open_model(
             workload.model,
             device=workload.device,
             seed=workload.seed,
@@ -136,16 +138,32 @@ class Bench:
                 parameter.grad = None
 
 
-def write_store(folder: Path, images: np.ndarray) -> TripletStore:
-    """Pairs of these images, [n, 2, H, W, 3] uint8, under different captions."""
+def anything(workload: Workload) -> tuple[list[str], np.ndarray]:
+    """Captions, and pixels at random: [n, 2, H, W, 3] uint8. What they show does not change the work."""
+    rng, edge = np.random.default_rng(workload.seed), workload.pixels
+    captions = [f"a red circle left of {number} blue squares" for number in range(workload.stored)]
+    return captions, rng.integers(0, 256, (workload.stored, 2, edge, edge, 3), dtype=np.uint8)
+
+
+def scenes(workload: Workload) -> tuple[list[str], np.ndarray]:
+    """As `anything`, of the micro world: a right picture of each caption, and one that is damaged."""
+    rng = np.random.default_rng(workload.seed)
+    captions = sample_captions(workload.stored, seed=workload.seed, held_out=False)
+    drawn = [[render(scene, rng), damage(scene, rng)] for scene in map(parse_caption, captions)]
+    return captions, np.stack([[np.asarray(to_image(picture)) for picture in pair] for pair in drawn])
+
+
+def write_store(folder: Path, captions: Sequence[str], images: np.ndarray) -> TripletStore:
+    """Pairs of these images, [n, 2, H, W, 3] uint8."""
     folder.mkdir(parents=True)
-    write_pairs(folder, 0, [_pair(number, *pair) for number, pair in enumerate(images)])
+    pairs = [_pair(number, caption, *pair) for number, (caption, pair) in enumerate(zip(captions, images, strict=True))]
+    write_pairs(folder, 0, pairs)
     return TripletStore.open(folder)
 
 
-def _pair(number: int, chosen: np.ndarray, rejected: np.ndarray) -> Pair:
+def _pair(number: int, caption: str, chosen: np.ndarray, rejected: np.ndarray) -> Pair:
     return Pair(
-        caption=f"a red circle left of {number} blue squares",
+        caption=caption,
         jpg_0=_png(chosen),
         jpg_1=_png(rejected),
         label_0=1.0,

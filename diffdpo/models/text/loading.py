@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffdpo.collector import collector_at_rest
 from diffdpo.errors import UserError
 from diffdpo.models.text.dropout import no_dropout
 from diffdpo.models.text.packaged import packaged
@@ -22,6 +23,7 @@ from diffdpo.models.text.packaged import packaged
 GGUF, GGUF_FILE = ".gguf", "gguf_file"
 
 
+@collector_at_rest()
 def load_network(auto_class: Any, path: str, dtype: torch.dtype = torch.float32) -> Any:
     """A network in evaluation mode, without dropout and without cache of keys and values.
 
@@ -60,6 +62,7 @@ def _unpacked(options: dict[str, Any]) -> dict[str, Any]:
     return {"quantization_config": config(dequantize=True)} if config and GGUF_FILE in options else {}
 
 
+@collector_at_rest()
 def load_tokenizer(path: str) -> Any:
     """The tokenizer that belongs to a model.
 
