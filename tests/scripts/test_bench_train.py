@@ -30,6 +30,12 @@ def test_both_ways_lose_alike(rank):
     assert found["largest_gap"] < 1e-4
 
 
+def test_the_trained_model_loses_alike_at_the_usual_beta():
+    found = losses(Workload(model="shapes", pairs=2, stored=2), 3)
+    assert found["reference algorithm"][2] < math.log(2) - 1e-3, "it learns"
+    assert found["largest_gap"] < 1e-4
+
+
 def test_flops_counted_without_numbers_are_those_of_a_step():
     workload = small(lora_rank=2, pairs=1)
     parts = count_parts(workload)
