@@ -9,8 +9,8 @@
     python scripts/bench_train.py --count                                # FLOPs alone: nothing is computed
 
 Both ways do the same work on the same pairs and draws, in turns, in one process. What a ratio may be is counted from
-their FLOPs. Nothing is fetched: weights are random, and the work does not depend on them; `shapes` is the micro world's
-model with its own, and with pictures of its own, for the losses, whose rounding does depend on them.
+their FLOPs. Nothing is fetched: weights are random, since speed does not depend on them. `--model shapes` is the micro
+world's trained model with pictures of its own, for `--losses`, whose rounding depends on the weights.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed.bound import matmul_rate
+from speed.bound import Products
 from speed.clock import Times, Way, forget_peak, kind_of, median_ratio, peak_bytes, take_turns
-from speed.flops import Parts, count_parts
+from speed.flops import Flops, count_parts
 from speed.machine import machine
 from speed.models import MODELS, TRAINED
 from speed.official import Official
-from speed.ours import DEFAULT, EXTRA, Ours
+from speed.ours import DEFAULT, EXTRA, Ours, there
 from speed.workload import Bench, Workload
 
 from diffdpo.models.memory.footprint import HALVES
@@ -40,7 +40,12 @@ from diffdpo.models.memory.footprint import HALVES
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     words = sys.argv[1:] if argv is None else argv
-    args = parser().parse_args(words)
+    asked = parser()
+    args = asked.parse_args(words)
+    if args.one_copy and not args.no_update:
+        asked.error("--one-copy: the reference would move with the weights; add --no-update")
+    if args.no_update and "prefetch" in args.extra:
+        asked.error("--with prefetch: what comes is announced with each update; leave --no-update out")
     torch.set_num_threads(args.threads)
     workload = workload_of(args)
     found: dict[str, Any]
@@ -122,16 +127,19 @@ def workload_of(args: argparse.Namespace) -> Workload:
     )
 
 
-def measure(workload: Workload, parts: Parts, args: argparse.Namespace) -> dict[str, Any]:
+def measure(workload: Workload, parts: Flops, args: argparse.Namespace) -> dict[str, Any]:
     """Every way's row; the gains are over the reference algorithm's step."""
     with Bench(workload) as bench:
         ours = ways_of(bench, args)
+        products = Products(workload.device, HALVES.get(workload.precision, torch.float32))
         ways: list[Way] = [Official(bench), *ours]
-        bound = matmul_rate(workload.device, HALVES.get(workload.precision, torch.float32))
-        times = take_turns(ways, workload.device, rounds=args.rounds, steps=args.steps, warmup=args.warmup, tell=tell)
+        *times, alone = take_turns(
+            [*ways, products], workload.device, rounds=args.rounds, steps=args.steps, warmup=args.warmup, tell=tell
+        )
+        bound = products.rate(alone)
         flops = [parts.official, *(parts.ours(way) for way in ours)]
         rows = [
-            row_of(way.name, workload, times[0], own, flops[0], n, bound)
+            row_of(way.name, workload, times[0], own, flops[0], n, bound, again=parts.again(way))
             for way, own, n in zip(ways, times, flops, strict=True)
         ]
         show_rows(rows, workload, bound)
@@ -145,7 +153,7 @@ def measure(workload: Workload, parts: Parts, args: argparse.Namespace) -> dict[
 def ways_of(bench: Bench, args: argparse.Namespace) -> list[Ours]:
     """Ours; with each extra; without each of what is left out, one at a time."""
     steps = args.warmup + args.steps
-    without = list(DEFAULT) if "all" in args.without else args.without
+    without = [name for name in DEFAULT if there(name, bench.workload)] if "all" in args.without else args.without
     return [
         Ours(bench),
         *(Ours(bench, extra=[name], steps=steps) for name in args.extra),
@@ -154,9 +162,14 @@ def ways_of(bench: Bench, args: argparse.Namespace) -> list[Ours]:
 
 
 def row_of(
-    name: str, workload: Workload, slow: Times, own: Times, slow_flops: int, flops: int, bound: float
+    name: str, workload: Workload, slow: Times, own: Times, slow_flops: int, flops: int, bound: float, *, again: int
 ) -> dict[str, Any]:
-    kind, seconds = kind_of(workload.device), own.told(workload.device)
+    """Args:
+    slow, slow_flops: the reference algorithm's.
+    bound: TFLOP/s; the share of it is that of the FLOPs that a step needs.
+    again: of `flops`, those that it does not need.
+    """
+    kind, seconds = kind_of(workload.device), own.seconds(workload.device)
     gain, low, high = median_ratio(getattr(slow, kind), getattr(own, kind))
     rate = flops * workload.pairs / seconds / 1e12
     return {
@@ -167,7 +180,7 @@ def row_of(
         "pairs_per_second": workload.pairs / seconds,
         "tflops_per_pair": flops / 1e12,
         "tflops_per_second": rate,
-        "share_of_bound": rate / bound,
+        "share_of_bound": rate * (1 - again / flops) / bound,
         "predicted_gain": slow_flops / flops,
         "gain": gain,
         "gains": [low, high],
@@ -175,7 +188,7 @@ def row_of(
     }
 
 
-def show_parts(parts: Parts) -> None:
+def show_parts(parts: Flops) -> None:
     told = {
         "UNet, forward": parts.forward,
         "UNet, forward and backward": parts.trained,
@@ -189,7 +202,7 @@ def show_parts(parts: Parts) -> None:
 def show_rows(rows: list[dict[str, Any]], workload: Workload, bound: float) -> None:
     clock = "time on the wall" if workload.device == "cuda" else "processor time"
     print(f"\nby {clock}; medians, and of the gains the extremes")
-    print(f"the bound, products of large matrices: {bound:.3g} TFLOP/s\n")
+    print(f"the bound, products of large matrices: {bound:.3g} TFLOP/s; what checkpointing repeats is no share of it\n")
     print("| way | s per step | pairs/s | TFLOP per pair | TFLOP/s | of the bound | gain | FLOPs predict | reached |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -207,15 +220,18 @@ def show_costs(costs: dict[str, Any], rows: list[dict[str, Any]], workload: Work
     by_way = {row["way"]: 1 / row["pairs_per_second"] for row in rows}
     built = costs["cache_seconds_per_pair"]
     print(f"\nencoding a pair, once: {built:.3g} s; the reference algorithm does it in every step")
+    if "ours, without cache" in by_way:
+        saved = by_way["ours, without cache"] - by_way["ours"]
+        print(f"the cache saves {saved:.3g} s per pair and step{_after(built, saved, 'epochs')}")
     if "table_seconds_per_pair" in costs:
         table = costs["table_seconds_per_pair"]
         saved = by_way["ours"] - by_way["ours, with table"]
-        print(
-            f"the reference's errors of a pair and draw: {table:.3g} s, which saves {saved:.3g} s each time that "
-            f"draw is trained on: paid back after {table / saved:.2g} runs over the same draws"
-            if saved > 0
-            else f"the reference's errors of a pair and draw: {table:.3g} s; nothing was saved"
-        )
+        paid = _after(table, saved, "runs over the same draws")
+        print(f"the reference's errors of a pair and draw: {table:.3g} s; the table saves {saved:.3g} s per pair{paid}")
+
+
+def _after(cost: float, saved: float, unit: str) -> str:
+    return f": paid for after {cost / saved:.2g} {unit}" if saved > 0 else ": nothing"
 
 
 def losses(workload: Workload, steps: int, *, double: bool = False) -> dict[str, Any]:
@@ -248,12 +264,18 @@ def losses(workload: Workload, steps: int, *, double: bool = False) -> dict[str,
 
 
 def growth(workload: Workload, pairs: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Ours at another number of pairs per micro-step."""
+    """Ours at another number of pairs per micro-step, which may not fit."""
     other = dataclasses.replace(workload, pairs=pairs, stored=max(8, pairs))
-    with Bench(other) as bench:
-        way = Ours(bench)
-        [times] = take_turns([way], other.device, rounds=args.rounds, steps=args.steps, warmup=args.warmup, tell=tell)
-    row = {"pairs": pairs, "pairs_per_second": pairs / times.told(other.device), "times": dataclasses.asdict(times)}
+    try:
+        with Bench(other) as bench:
+            way = Ours(bench)
+            [times] = take_turns(
+                [way], other.device, rounds=args.rounds, steps=args.steps, warmup=args.warmup, tell=tell
+            )
+    except torch.OutOfMemoryError:
+        print(f"{pairs} pairs per micro-step: do not fit", flush=True)
+        return {"pairs": pairs, "fits": False}
+    row = {"pairs": pairs, "pairs_per_second": pairs / times.seconds(other.device), "times": dataclasses.asdict(times)}
     print(f"{pairs} pairs per micro-step: {row['pairs_per_second']:.3g} pairs/s", flush=True)
     return row
 

@@ -1,6 +1,7 @@
 """Nobody is left without a collector, whatever happens while it rests."""
 
 import gc
+import threading
 
 import pytest
 
@@ -40,3 +41,21 @@ def test_stays_off_for_whom_it_was_off():
     with collector_at_rest():
         pass
     assert not gc.isenabled()
+
+
+def test_threads_side_by_side_leave_it_as_it_was():
+    begun, may_end = threading.Event(), threading.Event()
+
+    def rest() -> None:
+        with collector_at_rest():
+            begun.set()
+            may_end.wait(10)
+
+    thread = threading.Thread(target=rest)
+    with collector_at_rest():
+        thread.start()
+        assert begun.wait(10)
+    assert not gc.isenabled(), "the other one is not done"
+    may_end.set()
+    thread.join()
+    assert gc.isenabled()

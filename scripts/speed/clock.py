@@ -35,7 +35,7 @@ class Times:
         seconds: list[float] = getattr(self, kind)
         return statistics.median(seconds)
 
-    def told(self, device: str) -> float:
+    def seconds(self, device: str) -> float:
         """The median by the clock that counts there: the wall's on a GPU, the processor's on a CPU, which is shared."""
         return self.median(kind_of(device))
 

@@ -14,13 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffdpo.models.lora import adapter_off
 from diffdpo.models.memory.blank import place, without_numbers
+from speed.clock import Way
 from speed.models import random_model
 from speed.ours import Ours
 from speed.workload import Workload
 
 
 @dataclass(frozen=True)
-class Parts:
+class Flops:
     """Of one pair.
 
     Attributes:
@@ -42,12 +43,16 @@ class Parts:
         return self.images + self.text + self.forward + self.remade
 
     def ours(self, way: Ours) -> int:
-        trained = self.trained if way.has("activations") else self.remade
         encoders = 0 if way.has("cache") else self.images + self.text
-        return trained + encoders + (0 if way.has("table") else self.forward)
+        return self.trained + self.again(way) + encoders + (0 if way.has("table") else self.forward)
+
+    def again(self, way: Way) -> int:
+        """Of those, what gradient checkpointing computes a second time."""
+        kept = isinstance(way, Ours) and way.has("activations")
+        return 0 if kept else self.remade - self.trained
 
 
-def count_parts(workload: Workload) -> Parts:
+def count_parts(workload: Workload) -> Flops:
     """The parts of a workload's step, in seconds and without memory."""
     model = random_model(workload.model, device="meta", lora_rank=workload.lora_rank, lora_alpha=1.0)
     with without_numbers(workload.device):
@@ -72,7 +77,7 @@ def count_parts(workload: Workload) -> Parts:
             text = _count(lambda: [encoder(tokens) for encoder in encoders])
         trained = _count(train)
         model.network.enable_gradient_checkpointing()  # type: ignore[operator]
-        return Parts(forward, trained, _count(train), images, text)
+        return Flops(forward, trained, _count(train), images, text)
 
 
 def _count(work: Callable[[], object]) -> int:

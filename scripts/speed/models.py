@@ -24,14 +24,14 @@ SIZES = {"tiny": 32, TRAINED: 32, "sd15": 512, "sdxl": 1024}
 
 
 @dataclass(frozen=True)
-class Parts:
+class Configs:
     """The configs of a pipeline's networks, each with its `_class_name`, by their names in the pipeline."""
 
     pipeline: str
-    configs: Mapping[str, Mapping[str, Any]]
+    networks: Mapping[str, Mapping[str, Any]]
 
 
-def parts_of(name: str) -> Parts:
+def configs_of(name: str) -> Configs:
     """One of `MODELS`, or `TRAINED`."""
     if name in ("tiny", TRAINED):
         architecture = architecture_of(str(GENERATOR))
@@ -40,7 +40,7 @@ def parts_of(name: str) -> Parts:
         encoders["text_encoder"]["_class_name"] = "CLIPTextModel"
     else:
         architecture, encoders = published(name), published_encoders(name)
-    return Parts(architecture.pipeline, {"unet": architecture.network, **encoders})
+    return Configs(architecture.pipeline, {"unet": architecture.network, **encoders})
 
 
 def open_model(name: str, *, device: str = "cpu", seed: int = 0, **options: Any) -> PipelineModel:
@@ -56,16 +56,16 @@ def random_model(name: str, *, device: str = "cpu", seed: int = 0, **options: An
     Args:
         options: of `PipelineModel`.
     """
-    parts = parts_of(name)
+    configs = configs_of(name)
     torch.manual_seed(seed)
     with torch.device(device):
-        networks = {part: _network(config) for part, config in parts.configs.items()}
+        networks = {part: _network(config) for part, config in configs.networks.items()}
     tokens = networks["text_encoder"].config.max_position_embeddings
     tokenizers = {
         part.replace("text_encoder", "tokenizer"): _tokenizer(tokens) for part in networks if "text_encoder" in part
     }
-    pipeline = _pipeline(parts.pipeline, {**networks, **tokenizers})
-    return family_of(parts.pipeline, name)(pipeline, f"random/{name}", device=device, **options)
+    pipeline = _pipeline(configs.pipeline, {**networks, **tokenizers})
+    return family_of(configs.pipeline, name)(pipeline, f"random/{name}", device=device, **options)
 
 
 def _network(config: Mapping[str, Any]) -> Any:

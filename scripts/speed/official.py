@@ -2,8 +2,10 @@
 
 Images are encoded in every step, the prompts too; a second frozen UNet is the reference; gradients are checkpointed;
 loss and accuracy are fetched from the device after every step; the optimiser is AdamW as torch takes it without being
-asked for a faster one (Wallace et al. 2023; their repository's `train.py`). Its dataloader is not in it: pixels and
-draws are ready. It is given the draws of ours, so that both compute the same numbers.
+asked for a faster one (Wallace et al. 2023; their repository's `train.py`). Its dataloader is not in it: pixels are
+ready, in pinned memory for a GPU. It is given the draws of ours, which both ways make within the step, so that they
+compute the same numbers. Its encoders stay in float32, under autocast where there is one; the authors hold them in half
+precision, which takes 0.4 GB less for SD1.5.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ class Official:
         self.unet.to(memory_format=torch.contiguous_format)
         self.noise_scheduler = DDPMScheduler.from_config(self.model.pipeline.scheduler.config)
         self.ref_unet = self.unet if self.workload.one_copy else self._frozen()
+        self.pixels = self._pixels()
+        self.shape = tuple(self.bench.cache.batch([0]).mean_w.shape[1:])
         self.trained = [p for p in self.unet.parameters() if p.requires_grad]
         self.optimizer = self._optimizer()
 
@@ -48,12 +52,12 @@ class Official:
         self.unet.disable_gradient_checkpointing()
         for parameter in self.trained:
             parameter.grad = None
-        del self.ref_unet, self.optimizer
+        del self.ref_unet, self.optimizer, self.pixels
 
     def step(self, number: int) -> float:
         examples = self.bench.order.at(number)
         rows = [index for index, _ in examples]
-        pixels, draws = self.pixels(rows), self.draws(examples)
+        pixels, draws = self.pixels[rows].transpose(0, 1).flatten(0, 1), self.draws(examples)
         with self._autocast():
             loss, accuracy = self.loss(pixels, draws, rows)
         torch.autograd.backward(loss)
@@ -82,7 +86,7 @@ class Official:
 
     def encode(self, pixels: Tensor, posterior_noise: Tensor) -> Tensor:
         vae: Any = self.model.pipeline.vae
-        posterior = vae.encode(pixels.to(self.device)).latent_dist
+        posterior = vae.encode(pixels.to(self.device, non_blocking=True)).latent_dist
         latents: Tensor = ((posterior.mean + posterior.std * posterior_noise) * vae.config.scaling_factor).float()
         return latents
 
@@ -105,17 +109,15 @@ class Official:
         winners, losers = error.chunk(2)
         return winners, losers
 
-    def pixels(self, rows: Sequence[int]) -> Tensor:
-        """Winners and then losers, [2B, 3, H, W] float32 in [-1, 1], on the CPU."""
-        chosen = self.bench.images[list(rows)]
-        stacked = torch.from_numpy(chosen).permute(1, 0, 4, 2, 3).flatten(0, 1)
-        return stacked.float() / 127.5 - 1
+    def _pixels(self) -> Tensor:
+        """Of every pair the winner and the loser, [n, 2, 3, H, W] float32 in [-1, 1], on the CPU."""
+        pixels = torch.from_numpy(self.bench.images).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
     def draws(self, examples: Sequence[tuple[int, int]]) -> Draws:
         ids = [self.bench.cache.pair_ids[index] for index, _ in examples]
-        shape = tuple(self.bench.cache.batch([0]).mean_w.shape[1:])
         n_timesteps = self.model.objective.n_timesteps
-        return draw(self.workload.seed, ids, [epoch for _, epoch in examples], shape, n_timesteps)  # type: ignore[arg-type]
+        return draw(self.workload.seed, ids, [epoch for _, epoch in examples], self.shape, n_timesteps)  # type: ignore[arg-type]
 
     def _frozen(self) -> nn.Module:
         frozen: Any = copy.deepcopy(self.unet).requires_grad_(False).eval()

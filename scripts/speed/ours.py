@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffdpo.config import DpoConfig
 from diffdpo.data.latents import Batch, LatentCache
+from diffdpo.models.pipeline_model import PipelineModel
+from diffdpo.models.protocol import Conditioning, Predict
 from diffdpo.training.heap import freed_memory_kept
 from diffdpo.training.image.dpo import DiffusionDpo
 from diffdpo.training.image.methods import make_recipe
@@ -22,7 +25,7 @@ from diffdpo.training.image.reference import ReferenceTable
 from diffdpo.training.loop import _Training
 from diffdpo.training.processes import new_accelerator
 from speed.models import put_back, take_encoders
-from speed.workload import Bench
+from speed.workload import Bench, Workload
 
 DEFAULT = {
     "cache": "latents and prompt embeddings are encoded before training",
@@ -30,14 +33,29 @@ DEFAULT = {
     "fused": "the optimiser's fused kernels",
     "metrics": "figures are fetched when a line is written, not in every step",
     "heap": "on a CPU, memory that is freed stays with the process",
-    "kernel": "plain-product attention on short sequences of a CPU; channels_last on a GPU or in bf16",
+    "attention": "plain products on short sequences of a CPU, unless gradients are checkpointed",
+    "layout": "channels_last on a GPU or in bf16",
+    "together": "winner and loser in one forward pass",
+    "adapter": "with a LoRA the reference is the network with the adapter off, not a second one",
 }
 """What can be switched off."""
 EXTRA = {
     "table": "the reference's errors come from a table, made before training",
     "prefetch": "a thread prepares two micro-batches ahead",
+    "compiled": "torch compiles the network's blocks",
 }
 """What can be switched on."""
+
+
+def there(name: str, workload: Workload) -> bool:
+    """Whether one of `DEFAULT` does anything in that workload."""
+    gpu = workload.device == "cuda"
+    needs = {"heap": not gpu, "attention": not gpu, "layout": half(workload), "adapter": workload.lora_rank > 0}
+    return needs.get(name, True)
+
+
+def half(workload: Workload) -> bool:
+    return workload.precision == "bf16" or workload.device == "cuda"
 
 
 class Ours:
@@ -66,7 +84,7 @@ class Ours:
     def open(self) -> None:
         if self.has("heap"):
             self._open.enter_context(freed_memory_kept(torch.device(self.workload.device)))
-        self._set_layout()
+        self._set_kernels()
         network: Any = self.model.network
         if not self.has("activations"):
             network.enable_gradient_checkpointing()
@@ -87,7 +105,10 @@ class Ours:
         for parameter in self.training.parameters:
             parameter.grad = None
         del self.training
-        self.model.__dict__.pop("_attention_kernel", None)
+        for name in ("_attention_kernel", "predict"):
+            self.model.__dict__.pop(name, None)
+        if self.has("compiled"):
+            plain_blocks(self.model)
         put_back(self.model, self.encoders)
         self._open.close()
 
@@ -105,8 +126,7 @@ class Ours:
         config = self._config()
         cache: Any = self.bench.cache if self.has("cache") else LiveCache(self.bench)
         rows = list(range(len(self.bench.store)))
-        itself = self.workload.one_copy or self.has("table")
-        reference = partial(self.model.predict, self.model.network) if itself else None
+        reference = self._reference()
         recipe = make_recipe(config, self.model, cache, rows, [], torch.device(self.workload.device), reference)
         assert isinstance(recipe, DiffusionDpo)
         if self.has("table"):
@@ -127,13 +147,42 @@ class Ours:
         self.table_seconds = (clock() - start) / (self.steps * order.batch)
         return ReferenceTable(errors, torch.zeros(0, 2))
 
-    def _set_layout(self) -> None:
-        half = self.workload.precision == "bf16" or self.workload.device == "cuda"
-        layout = torch.channels_last if half and self.has("kernel") else torch.contiguous_format
+    def _reference(self) -> Predict | None:
+        """None is the model's own."""
+        if self.workload.one_copy or self.has("table"):
+            return partial(self.model.predict, self.model.network)
+        if self.workload.lora_rank and not self.has("adapter"):
+            frozen: Any = copy.deepcopy(self.model.network).requires_grad_(False).eval()
+            frozen.unload_lora()
+            return partial(self.model.predict, frozen)
+        return None
+
+    def _set_kernels(self) -> None:
+        layout = torch.channels_last if half(self.workload) and self.has("layout") else torch.contiguous_format
         self.model.memory_format = layout
         self.model.network.to(memory_format=layout)
-        if not self.has("kernel"):
+        if not self.has("attention"):
             self.model.__dict__["_attention_kernel"] = lambda x_t: nullcontext()
+        if not self.has("together"):
+            self.model.__dict__["predict"] = partial(one_side_at_a_time, self.model.predict)
+        if self.has("compiled"):
+            self.model.compile_blocks()
+
+
+def one_side_at_a_time(
+    predict: Callable[..., Tensor], network: nn.Module, x_t: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
+    """A batch of winners and then losers, in two forward passes."""
+    sides = [{name: given.chunk(2)[side] for name, given in conditioning.items()} for side in (0, 1)]
+    parts = zip(x_t.chunk(2), timesteps.chunk(2), sides, strict=True)
+    return torch.cat([predict(network, *part) for part in parts])
+
+
+def plain_blocks(model: PipelineModel) -> None:
+    """Take back what `compile_blocks` did."""
+    for module in model.network.modules():
+        module._compiled_call_impl = None
+    model._backend = None
 
 
 class LiveCache:

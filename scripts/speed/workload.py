@@ -30,7 +30,9 @@ from speed.models import SIZES, TRAINED, open_model
 
 @dataclass(frozen=True)
 class Workload:
-    """Args:
+    """What is trained, on what, and how.
+
+    Args:
     size: edge of the images in pixels; None is what the model was made for.
     pairs: per micro-step.
     stored: pairs in the store.
@@ -52,6 +54,10 @@ class Workload:
     update: bool = True
     one_copy: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.one_copy and self.update:
+            raise ValueError("one_copy: the reference would move with the weights; leave update out")
 
     @property
     def pixels(self) -> int:

@@ -19,7 +19,19 @@ def test_a_check_writes_its_file(name, tmp_path):
     assert found["check"] == name
     assert found["machine"]["torch"]
     if name == "fp16_scaler":
-        assert found["finite"]
+        assert found["passed"]
+
+
+def test_a_check_that_did_not_pass_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(gpu_check.CHECKS, "matmul", lambda place: {"passed": False})
+    with pytest.raises(SystemExit, match="matmul: not passed"):
+        gpu_check.main(["matmul", "--tiny", "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "matmul.json").read_text())["passed"] is False
+
+
+def test_no_list_of_checks_is_an_error(tmp_path):
+    environment = {**os.environ, "PYTHON": "false"}
+    assert subprocess.run(["bash", str(SCRIPT), str(tmp_path)], env=environment).returncode == 1
 
 
 def test_a_crash_of_one_check_loses_none_of_the_others(tmp_path):
@@ -30,6 +42,8 @@ def test_a_crash_of_one_check_loses_none_of_the_others(tmp_path):
     )
     python.chmod(0o755)
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "b.json").write_text("of an earlier run")
     done = subprocess.run(
         ["bash", str(SCRIPT), str(out), "--tiny"],
         env={**os.environ, "PYTHON": str(python)},

@@ -23,6 +23,7 @@ from diffdpo.training.folder import (
     work_in,
     write_whole,
 )
+from diffdpo.training.heap import freed_memory_kept
 from diffdpo.training.image.card import Record, write_card
 from diffdpo.training.image.data_keys import encoding_settings, pair_weights
 from diffdpo.training.image.fitting import least_memory, refit, settle
@@ -90,7 +91,8 @@ def run_images(config: ImageConfig, open_measure: OpenMeasure | None = None) -> 
         recipe = make_recipe(config, model, cache, train_rows, held_out_rows, accelerator.device, own, weights)
         if config.model.reference == "cached":
             assert isinstance(recipe, ReferencedRecipe), "the config refuses it otherwise"
-            recipe.use(compute_table(config, settings, store, recipe, accelerator))
+            with freed_memory_kept(accelerator.device):
+                recipe.use(compute_table(config, settings, store, recipe, accelerator))
         if watch is not None:
             watch.begin(folder)
         return train(
