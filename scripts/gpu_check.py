@@ -126,7 +126,7 @@ def graphs(place: Place) -> dict[str, Any]:
     """CUDA graphs of compiled blocks, of one pair and a LoRA: where launching kernels weighs most."""
     small: dict[str, Any] = {"precision": "bf16", "pairs": 1, "lora_rank": 8}
     plain, blocks = (_few_steps(place, compiled=blocks, **small) for blocks in (False, True))
-    inductor: Any = torch._inductor.config  # type: ignore[attr-defined]
+    inductor: Any = torch._inductor.config
     try:
         with inductor.patch("triton.cudagraphs", True):  # what torch.compile's mode "reduce-overhead" sets
             torch.compiler.reset()
