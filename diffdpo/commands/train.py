@@ -151,7 +151,8 @@ def _plan(config: ImageConfig | ScorerConfig | TextConfig) -> dict[str, Any]:
 
 
 def _run_text(config: TextConfig, *, dry_run: bool) -> dict[str, Any]:
-    from diffdpo.commands.train_text import plan_text, train_text
+    with collector_at_rest():
+        from diffdpo.commands.train_text import plan_text, train_text
 
     return {**_plan(config), **plan_text(config)} if dry_run else {"output": config.output, **train_text(config)}
 
@@ -160,7 +161,8 @@ def _run_scorer(config: ScorerConfig, *, dry_run: bool) -> dict[str, Any]:
     config = _built_in(config)
     if dry_run:
         return _plan_scorer(config)
-    from diffdpo.training.judge.runner import run_judge
+    with collector_at_rest():
+        from diffdpo.training.judge.runner import run_judge
 
     results = run_judge(config, open_judge)
     return {"output": config.output, **results, "load": _load_call(config, Path(config.output) / results["exported"])}
