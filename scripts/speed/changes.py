@@ -13,6 +13,7 @@ from PIL import Image
 from diffdpo.models import sampling as drawing
 from diffdpo.models.compiled import compile_blocks
 from diffdpo.models.sampling import denoiser
+from speed.models import uncompile
 
 if TYPE_CHECKING:
     from speed.labeling import Bench
@@ -100,8 +101,7 @@ def with_compiled_blocks(bench: Bench) -> Iterator[None]:
     try:
         yield
     finally:
-        for block in network.modules():
-            block._compiled_call_impl = None
+        uncompile(network)
 
 
 def _half(value: Any, index: int) -> Any:

@@ -109,3 +109,9 @@ def take_encoders(model: PipelineModel) -> dict[str, Any]:
 def put_back(model: PipelineModel, encoders: Mapping[str, Any]) -> None:
     for name, part in encoders.items():
         setattr(model.pipeline, name, part)
+
+
+def uncompile(network: Any) -> None:
+    """Take back what `compile_blocks` did to a network."""
+    for module in network.modules():
+        module._compiled_call_impl = None

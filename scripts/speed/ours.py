@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from diffdpo.config import DpoConfig
 from diffdpo.data.latents import Batch, LatentCache
-from diffdpo.models.pipeline_model import PipelineModel
 from diffdpo.models.protocol import Conditioning, Predict
 from diffdpo.training.heap import freed_memory_kept
 from diffdpo.training.image.dpo import DiffusionDpo
@@ -24,7 +23,7 @@ from diffdpo.training.image.methods import make_recipe
 from diffdpo.training.image.reference import ReferenceTable
 from diffdpo.training.loop import _Training
 from diffdpo.training.processes import new_accelerator
-from speed.models import put_back, take_encoders
+from speed.models import put_back, take_encoders, uncompile
 from speed.workload import Bench, Workload
 
 DEFAULT = {
@@ -108,7 +107,8 @@ class Ours:
         for name in ("_attention_kernel", "predict"):
             self.model.__dict__.pop(name, None)
         if self.has("compiled"):
-            plain_blocks(self.model)
+            uncompile(self.model.network)
+            self.model._backend = None
         put_back(self.model, self.encoders)
         self._open.close()
 
@@ -176,13 +176,6 @@ def one_side_at_a_time(
     sides = [{name: given.chunk(2)[side] for name, given in conditioning.items()} for side in (0, 1)]
     parts = zip(x_t.chunk(2), timesteps.chunk(2), sides, strict=True)
     return torch.cat([predict(network, *part) for part in parts])
-
-
-def plain_blocks(model: PipelineModel) -> None:
-    """Take back what `compile_blocks` did."""
-    for module in model.network.modules():
-        module._compiled_call_impl = None
-    model._backend = None
 
 
 class LiveCache:
